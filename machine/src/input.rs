@@ -1,0 +1,45 @@
+//! The narrow waist: everything that enters the machine, and everything that leaves it.
+//!
+//! Does: name inputs and outputs as plain data. Does not: encode them (`ft::log`), or act on them.
+//!
+//! Invariant: an input is applied between two steps and changes devices and clock only; the same
+//! inputs at the same positions make the same machine.
+
+use hypervisor::Position;
+
+/// Something from the outside world, applied at a boundary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Re-bases virtual time: from here, `virtual_time` nanoseconds, and `rate` per cost unit.
+    Anchor {
+        /// Virtual time at this boundary, in nanoseconds; never below what it was.
+        virtual_time: u64,
+        /// Nanoseconds per cost unit in 32.32 fixed point.
+        rate: u64,
+    },
+    /// Bytes that arrived on the serial port's line.
+    SerialInput(Vec<u8>),
+    /// All console bytes up to this count (since the VM's creation) are known to be emitted.
+    ConsoleEmitted {
+        /// Number of bytes.
+        through: u64,
+    },
+    /// Somebody pressed the power button.
+    PowerButton,
+    /// Somebody asked for a reset (`vm.reboot`).
+    Reset,
+}
+
+/// Something that leaves the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Console bytes that the guest wrote to its serial port since the last such output.
+    Console {
+        /// The boundary after the last of the steps that wrote them.
+        position: Position,
+        /// Count of console bytes since the VM's creation, these included.
+        through: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+}

@@ -1,0 +1,2 @@
+//! The remote control.
+fn main() {}
