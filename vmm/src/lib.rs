@@ -1,1 +1,3 @@
-//! To be written.
+//! The virtual machine monitor: configuration, REST API, lifecycle and host side.
+
+pub mod config;

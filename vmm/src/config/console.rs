@@ -1,0 +1,171 @@
+//! Where a console's bytes go.
+//!
+//! Does: modes of the serial port and of the virtio console, and which of them exist. Does not:
+//! open terminals or files.
+//!
+//! Invariant: mode `File` has a file and no other mode has one.
+
+use std::path::PathBuf;
+
+use option_parser::{Key, Options};
+use serde::{Deserialize, Serialize};
+
+use super::error::ConfigError;
+
+/// What a console is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConsoleMode {
+    /// There is no such device.
+    Off,
+    /// A new pseudo-terminal.
+    Pty,
+    /// Standard input and output.
+    Tty,
+    /// A file.
+    File,
+    /// A UNIX socket.
+    Socket,
+    /// Nothing: output is dropped.
+    Null,
+}
+
+impl ConsoleMode {
+    /// As it is written on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            ConsoleMode::Off => "off",
+            ConsoleMode::Pty => "pty",
+            ConsoleMode::Tty => "tty",
+            ConsoleMode::File => "file",
+            ConsoleMode::Socket => "socket",
+            ConsoleMode::Null => "null",
+        }
+    }
+}
+
+/// One console.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleConfig {
+    /// The file of mode `File`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// What it is connected to.
+    pub mode: ConsoleMode,
+    /// The socket of mode `Socket`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+impl Default for ConsoleConfig {
+    fn default() -> Self {
+        ConsoleConfig::serial_default()
+    }
+}
+
+impl ConsoleConfig {
+    /// What the serial port is when nobody says.
+    pub fn serial_default() -> Self {
+        ConsoleConfig {
+            file: None,
+            mode: ConsoleMode::Null,
+            socket: None,
+        }
+    }
+
+    /// What the virtio console is when nobody says: absent, until there is such a device.
+    /// (Cloud Hypervisor's default is `Tty`.)
+    pub fn console_default() -> Self {
+        ConsoleConfig {
+            file: None,
+            mode: ConsoleMode::Off,
+            socket: None,
+        }
+    }
+
+    /// Reads `off|null|pty|tty|file=PATH|socket=PATH` given for `option`.
+    pub fn parse(option: &str, text: &str) -> Result<Self, ConfigError> {
+        let keys = [
+            Key::word("off"),
+            Key::word("null"),
+            Key::word("pty"),
+            Key::word("tty"),
+            Key::value("file"),
+            Key::value("socket"),
+        ];
+        let options = Options::parse(option, text, &keys)?;
+        let modes = [
+            ConsoleMode::Off,
+            ConsoleMode::Null,
+            ConsoleMode::Pty,
+            ConsoleMode::Tty,
+            ConsoleMode::File,
+            ConsoleMode::Socket,
+        ];
+        let mut given = modes.into_iter().filter(|mode| options.has(mode.name()));
+        let (Some(mode), None) = (given.next(), given.next()) else {
+            return Err(ConfigError::Option(
+                option_parser::OptionError::InvalidValue {
+                    option: option.to_owned(),
+                    key: "mode".to_owned(),
+                    value: text.to_owned(),
+                    expected: "one of off, null, tty, pty, file=PATH, socket=PATH".to_owned(),
+                },
+            ));
+        };
+        Ok(ConsoleConfig {
+            file: options.get("file")?,
+            mode,
+            socket: options.get("socket")?,
+        })
+    }
+
+    pub(super) fn validate_serial(&self) -> Result<(), ConfigError> {
+        if (self.mode == ConsoleMode::File) != self.file.is_some() {
+            return Err(ConfigError::ConsoleFile { which: "serial" });
+        }
+        match self.mode {
+            ConsoleMode::Off | ConsoleMode::Tty | ConsoleMode::File | ConsoleMode::Null => Ok(()),
+            ConsoleMode::Pty | ConsoleMode::Socket => Err(ConfigError::ConsoleMode {
+                which: "serial",
+                mode: self.mode.name(),
+                instead: "off, null, tty or file=PATH",
+            }),
+        }
+    }
+
+    pub(super) fn validate_console(&self) -> Result<(), ConfigError> {
+        match self.mode {
+            ConsoleMode::Off | ConsoleMode::Null => Ok(()),
+            mode => Err(ConfigError::ConsoleMode {
+                which: "console",
+                mode: mode.name(),
+                instead: "--console off and --serial tty",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes() {
+        let parse = |text| ConsoleConfig::parse("--serial", text);
+        assert_eq!(parse("tty").unwrap().mode, ConsoleMode::Tty);
+        assert_eq!(parse("off").unwrap().mode, ConsoleMode::Off);
+        let file = parse("file=/tmp/a=b").unwrap();
+        assert_eq!(file.mode, ConsoleMode::File);
+        assert_eq!(file.file, Some(PathBuf::from("/tmp/a=b")));
+        file.validate_serial().unwrap();
+        for wrong in ["", "tty,off", "stdout", "file", "tty=1"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        for later in ["pty", "socket=/s"] {
+            let error = parse(later).unwrap().validate_serial().unwrap_err();
+            assert!(error.to_string().contains("not supported yet"), "{error}");
+        }
+        let error = parse("tty").unwrap().validate_console().unwrap_err();
+        assert!(error.to_string().contains("--serial tty"), "{error}");
+    }
+}

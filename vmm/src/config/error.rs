@@ -1,0 +1,151 @@
+//! What can be wrong with a configuration.
+//!
+//! Does: name the field and say what would be right. Does not: hold errors of the host (a kernel
+//! file that is missing is found at boot).
+//!
+//! Invariant: every variant is the user's to mend; the REST API answers it with status 400.
+
+use option_parser::OptionError;
+use thiserror::Error;
+
+use super::address::TcpAddress;
+
+/// Why a configuration was refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The JSON text does not describe a configuration.
+    #[error("the request's body is not the JSON that this call takes")]
+    Json(#[source] serde_json::Error),
+    /// An option of the command line is wrong.
+    #[error("an option is wrong")]
+    Option(#[from] OptionError),
+    /// Something Cloud Hypervisor has and this program does not have yet.
+    #[error("'{what}' is not supported yet; remove it from the configuration")]
+    Unsupported {
+        /// The field or option.
+        what: String,
+    },
+    /// No virtual CPU.
+    #[error("a virtual machine needs one virtual CPU: set boot to 1")]
+    NoVcpus,
+    /// More virtual CPUs than the deterministic machine has.
+    #[error("{count} virtual CPUs are asked for, but only 1 is supported yet")]
+    TooManyVcpus {
+        /// How many were asked for.
+        count: u32,
+    },
+    /// More at boot than there may ever be.
+    #[error("boot ({boot}) is more than max ({max}) virtual CPUs")]
+    BootAboveMax {
+        /// At boot.
+        boot: u32,
+        /// At most.
+        max: u32,
+    },
+    /// The topology does not multiply to the number of CPUs.
+    #[error("the topology has {product} virtual CPUs, but max is {max}")]
+    Topology {
+        /// What the topology makes.
+        product: u64,
+        /// At most.
+        max: u32,
+    },
+    /// The width of physical addresses is none that the CPU model has.
+    #[error("max_phys_bits is {bits}; this CPU model has 36 to 46")]
+    PhysBits {
+        /// What was asked for.
+        bits: u8,
+    },
+    /// Less memory than any guest needs.
+    #[error("a memory size of {size} bytes is too little; at least {} MiB are needed", min >> 20)]
+    TooLittleMemory {
+        /// What was asked for.
+        size: u64,
+        /// What is needed.
+        min: u64,
+    },
+    /// More memory than the machine's address space has room for.
+    #[error("a memory size of {size} bytes is too much; at most {} GiB are possible", max >> 30)]
+    TooMuchMemory {
+        /// What was asked for.
+        size: u64,
+        /// What is possible.
+        max: u64,
+    },
+    /// Not a whole number of pages.
+    #[error("a memory size of {size} bytes is not a multiple of 4096")]
+    MemoryNotPages {
+        /// What was asked for.
+        size: u64,
+    },
+    /// Nothing to boot at all.
+    #[error("there is nothing to boot: give a payload with a kernel")]
+    NoPayload,
+    /// A payload without a kernel.
+    #[error("the payload has no kernel: give a PVH vmlinux or a bzImage (--kernel PATH)")]
+    NoKernel,
+    /// The kernel's command line does not fit.
+    #[error("the kernel's command line has {length} bytes; at most {max} fit")]
+    CmdlineTooLong {
+        /// Its length.
+        length: usize,
+        /// The most that fits.
+        max: usize,
+    },
+    /// The kernel's command line contains a zero byte.
+    #[error("the kernel's command line contains a zero byte")]
+    CmdlineZero,
+    /// A console mode that exists, but not here yet.
+    #[error("{which} mode '{mode}' is not supported yet; use {instead}")]
+    ConsoleMode {
+        /// "serial" or "console".
+        which: &'static str,
+        /// The mode.
+        mode: &'static str,
+        /// What works.
+        instead: &'static str,
+    },
+    /// Mode `File` without a file, or a file without that mode.
+    #[error("{which}: mode 'File' and a file belong together; give both or neither")]
+    ConsoleFile {
+        /// "serial" or "console".
+        which: &'static str,
+    },
+    /// A VM's id is not what ids look like.
+    #[error("'{text}' is no VM id; it takes 32 hexadecimal digits, with or without dashes")]
+    VmId {
+        /// What was given.
+        text: String,
+    },
+    /// An address is not what addresses look like.
+    #[error("'{text}' is no address; it takes tcp:ADDRESS:PORT, as in tcp:192.0.2.1:7000")]
+    Address {
+        /// What was given.
+        text: String,
+    },
+    /// A lease is not what leases look like.
+    #[error("'{text}' is no lease; it takes file:PATH with an absolute path on shared storage")]
+    Lease {
+        /// What was given.
+        text: String,
+    },
+    /// The peer is not on this host, and the channel is not encrypted.
+    #[error(
+        "{address} is not on the loopback interface, and the channel is not encrypted yet: anybody \
+         on the network could read or change the guest; allow it with insecure=on"
+    )]
+    Insecure {
+        /// Where to.
+        address: TcpAddress,
+    },
+    /// A failure detection time outside the sensible range.
+    #[error("a detection timeout of {given} ms is outside {min} to {max} ms")]
+    DetectionTimeout {
+        /// What was given.
+        given: u64,
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+}
