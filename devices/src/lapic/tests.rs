@@ -1,0 +1,354 @@
+//! The local APIC against the manual, register by register.
+
+use super::*;
+
+const TPR: u64 = 0x80;
+const PPR: u64 = 0xA0;
+const EOI: u64 = 0xB0;
+const SVR: u64 = 0xF0;
+const ESR: u64 = 0x280;
+const ICR: u64 = 0x300;
+const ICR_HIGH: u64 = 0x310;
+const LVT_TIMER: u64 = 0x320;
+const LVT_ERROR: u64 = 0x370;
+const INITIAL: u64 = 0x380;
+const CURRENT: u64 = 0x390;
+const DIVIDE: u64 = 0x3E0;
+
+/// A software-enabled APIC in xAPIC mode.
+fn lapic() -> Lapic {
+    let mut lapic = Lapic::new(0);
+    lapic.mmio_write(SVR, 0x1FF, 0);
+    lapic
+}
+
+/// A software-enabled APIC in x2APIC mode.
+fn x2apic() -> Lapic {
+    let mut lapic = lapic();
+    let base = lapic.base() | BASE_X2APIC;
+    lapic.wrmsr(MSR_APIC_BASE, base, 0).unwrap();
+    lapic
+}
+
+fn message(vector: u8) -> Message {
+    Message {
+        destination: 0,
+        logical: false,
+        mode: DeliveryMode::Fixed,
+        vector,
+        level: false,
+    }
+}
+
+#[test]
+fn power_up_state() {
+    let mut lapic = Lapic::new(0);
+    assert_eq!(lapic.base(), 0xFEE0_0900);
+    assert_eq!(lapic.mmio_window(), Some(0xFEE0_0000));
+    assert_eq!(lapic.mmio_read(0x30, 0), 0x0005_0014);
+    assert_eq!(lapic.mmio_read(SVR, 0), 0xFF);
+    assert_eq!(lapic.mmio_read(0xE0, 0), u32::MAX);
+    for lvt in (0x320..=0x370).step_by(16) {
+        assert_eq!(lapic.mmio_read(lvt, 0), 0x1_0000);
+    }
+    assert!(!lapic.receive(message(0x40)), "software-disabled");
+    assert_eq!(lapic.pending_interrupt(), None);
+}
+
+#[test]
+fn priorities_nest() {
+    let mut lapic = lapic();
+    assert!(lapic.receive(message(0x41)));
+    assert!(lapic.receive(message(0x45)));
+    assert_eq!(lapic.acknowledge(), Some(0x45));
+    assert_eq!(lapic.mmio_read(PPR, 0), 0x40);
+    assert_eq!(lapic.pending_interrupt(), None, "same class waits");
+    lapic.receive(message(0x52));
+    assert_eq!(lapic.acknowledge(), Some(0x52));
+    lapic.mmio_write(EOI, 0, 0);
+    assert_eq!(lapic.pending_interrupt(), None);
+    lapic.mmio_write(EOI, 0, 0);
+    assert_eq!(lapic.acknowledge(), Some(0x41));
+}
+
+#[test]
+fn task_priority_holds_back_its_class() {
+    let mut lapic = lapic();
+    lapic.receive(message(0x4F));
+    lapic.mmio_write(TPR, 0x40, 0);
+    assert_eq!(lapic.pending_interrupt(), None);
+    assert_eq!(lapic.cr8(), 4);
+    lapic.set_cr8(3);
+    assert_eq!(lapic.mmio_read(TPR, 0), 0x30);
+    assert_eq!(lapic.pending_interrupt(), Some(0x4F));
+}
+
+#[test]
+fn only_level_interrupts_are_told_to_the_ioapic() {
+    let mut lapic = lapic();
+    lapic.receive(message(0x41));
+    lapic.acknowledge();
+    assert_eq!(lapic.mmio_write(EOI, 0, 0), None);
+    lapic.receive(Message {
+        level: true,
+        ..message(0x41)
+    });
+    lapic.acknowledge();
+    assert_eq!(lapic.mmio_write(EOI, 0, 0), Some(0x41));
+    assert_eq!(lapic.mmio_write(EOI, 0, 0), None, "nothing in service");
+    let mut lapic = x2apic();
+    lapic.receive(Message {
+        level: true,
+        ..message(0x42)
+    });
+    lapic.acknowledge();
+    assert_eq!(lapic.wrmsr(0x80B, 0, 0), Ok(Some(0x42)));
+}
+
+#[test]
+fn the_same_vector_is_in_service_and_requested_at_once() {
+    let mut lapic = lapic();
+    lapic.receive(message(0x41));
+    lapic.acknowledge();
+    lapic.receive(message(0x41));
+    assert_eq!(lapic.pending_interrupt(), None);
+    lapic.mmio_write(EOI, 0, 0);
+    assert_eq!(lapic.pending_interrupt(), Some(0x41));
+}
+
+#[test]
+fn one_shot_timer_fires_once() {
+    let mut lapic = lapic();
+    lapic.mmio_write(DIVIDE, 0b1011, 0);
+    lapic.mmio_write(LVT_TIMER, 0xEC, 0);
+    lapic.mmio_write(INITIAL, 25, 1000);
+    assert_eq!(lapic.deadline(), Some(2000));
+    assert_eq!(lapic.mmio_read(CURRENT, 1500), 13);
+    lapic.advance(1999);
+    assert_eq!(lapic.pending_interrupt(), None);
+    lapic.advance(2000);
+    assert_eq!(lapic.acknowledge(), Some(0xEC));
+    assert_eq!(lapic.deadline(), None);
+    assert_eq!(lapic.mmio_read(CURRENT, 2000), 0);
+}
+
+#[test]
+fn periodic_timer_fires_again() {
+    let mut lapic = lapic();
+    lapic.mmio_write(DIVIDE, 0b0000, 0);
+    lapic.mmio_write(LVT_TIMER, 0x2_00EC, 0);
+    lapic.mmio_write(INITIAL, 10, 0);
+    for period in 1..4 {
+        assert_eq!(lapic.deadline(), Some(800 * period));
+        lapic.advance(800 * period);
+        assert_eq!(lapic.acknowledge(), Some(0xEC));
+        lapic.mmio_write(EOI, 0, 0);
+    }
+    lapic.mmio_write(INITIAL, 0, 3000);
+    assert_eq!(lapic.deadline(), None);
+}
+
+#[test]
+fn tsc_deadline_fires_once_and_reads_zero() {
+    let mut lapic = x2apic();
+    lapic.wrmsr(MSR_TSC_DEADLINE, 500, 0).unwrap();
+    assert_eq!(lapic.rdmsr(MSR_TSC_DEADLINE, 0), Ok(0), "another mode");
+    lapic.wrmsr(0x832, 0x4_00EC, 0).unwrap();
+    lapic.wrmsr(MSR_TSC_DEADLINE, 500, 0).unwrap();
+    assert_eq!(lapic.rdmsr(MSR_TSC_DEADLINE, 499), Ok(500));
+    assert_eq!(lapic.deadline(), Some(500));
+    assert_eq!(lapic.rdmsr(0x839, 100), Ok(0));
+    lapic.wrmsr(0x838, 77, 0).unwrap();
+    assert_eq!(lapic.rdmsr(0x838, 0), Ok(0), "no count in this mode");
+    lapic.advance(500);
+    assert_eq!(lapic.acknowledge(), Some(0xEC));
+    assert_eq!(lapic.rdmsr(MSR_TSC_DEADLINE, 500), Ok(0));
+    lapic.wrmsr(MSR_TSC_DEADLINE, 400, 500).unwrap();
+    assert_eq!(lapic.deadline(), Some(400), "the past is due at once");
+    lapic.wrmsr(MSR_TSC_DEADLINE, 0, 500).unwrap();
+    assert_eq!(lapic.deadline(), None);
+    lapic.wrmsr(MSR_TSC_DEADLINE, 900, 500).unwrap();
+    lapic.wrmsr(0x832, 0x0_00EC, 500).unwrap();
+    assert_eq!(lapic.deadline(), None, "a change of mode disarms");
+}
+
+#[test]
+fn a_masked_timer_changes_nothing_until_a_register_is_written() {
+    let mut lapic = lapic();
+    lapic.mmio_write(DIVIDE, 0b1011, 0);
+    lapic.mmio_write(LVT_TIMER, 0x3_00EC, 0);
+    lapic.mmio_write(INITIAL, 10, 0);
+    assert_eq!(lapic.deadline(), None);
+    let before = lapic.save();
+    lapic.advance(12_345);
+    assert_eq!(lapic.mmio_read(CURRENT, 1080), 3);
+    assert_eq!(lapic.save(), before);
+    lapic.mmio_write(LVT_TIMER, 0x2_00EC, 1080);
+    assert_eq!(lapic.pending_interrupt(), None, "expired while masked");
+    assert_eq!(lapic.deadline(), Some(1200));
+}
+
+#[test]
+fn software_disable_masks_and_keeps_what_is_pending() {
+    let mut lapic = lapic();
+    lapic.mmio_write(LVT_TIMER, 0xEC, 0);
+    lapic.receive(message(0x41));
+    lapic.mmio_write(SVR, 0xFF, 0);
+    assert_eq!(lapic.mmio_read(LVT_TIMER, 0), 0x1_00EC);
+    lapic.mmio_write(LVT_TIMER, 0xEC, 0);
+    assert_eq!(lapic.mmio_read(LVT_TIMER, 0), 0x1_00EC);
+    assert_eq!(lapic.pending_interrupt(), Some(0x41));
+    let nmi = Message {
+        mode: DeliveryMode::Nmi,
+        ..message(0)
+    };
+    assert!(lapic.receive(nmi));
+    assert!(lapic.pending_nmi());
+    assert!(lapic.acknowledge_nmi());
+    assert!(!lapic.acknowledge_nmi());
+}
+
+#[test]
+fn base_transitions_follow_the_manual() {
+    let on = 0xFEE0_0900;
+    let x2 = 0xFEE0_0D00;
+    let off = 0xFEE0_0100;
+    let mut lapic = Lapic::new(0);
+    let mut write = |value| lapic.wrmsr(MSR_APIC_BASE, value, 0).is_ok();
+    assert!(!write(0xFEE0_0500), "x2APIC without enable");
+    assert!(write(x2));
+    assert!(!write(on), "x2APIC to xAPIC");
+    assert!(!write(x2 | 1), "reserved bit");
+    assert!(!write(x2 | 1 << 46), "beyond physical addresses");
+    assert!(write(off));
+    assert!(!write(x2), "disabled to x2APIC");
+    assert!(write(on));
+    assert!(write(x2));
+}
+
+#[test]
+fn x2apic_msrs_refuse_what_the_manual_refuses() {
+    let mut xapic = lapic();
+    assert!(xapic.rdmsr(0x802, 0).is_err(), "xAPIC mode has no MSRs");
+    xapic.wrmsr(0x808, 0, 0).unwrap_err();
+    let mut lapic = x2apic();
+    assert_eq!(lapic.mmio_window(), None);
+    assert_eq!(lapic.rdmsr(0x802, 0), Ok(0));
+    assert_eq!(lapic.rdmsr(0x80D, 0), Ok(1));
+    for unreadable in [0x800, 0x809, 0x80B, 0x80E, 0x82F, 0x831, 0x83F, 0x8FF] {
+        assert!(lapic.rdmsr(unreadable, 0).is_err(), "{unreadable:#x}");
+    }
+    for unwritable in [0x802, 0x803, 0x80A, 0x80D, 0x80E, 0x810, 0x831, 0x839] {
+        assert!(lapic.wrmsr(unwritable, 0, 0).is_err(), "{unwritable:#x}");
+    }
+    assert!(lapic.wrmsr(0x80B, 1, 0).is_err(), "EOI takes 0 only");
+    assert!(lapic.wrmsr(0x828, 1, 0).is_err(), "ESR takes 0 only");
+    assert!(lapic.wrmsr(0x808, 0x100, 0).is_err(), "reserved TPR bit");
+    assert!(lapic.wrmsr(0x808, 1 << 32, 0).is_err(), "upper half");
+    assert!(lapic.wrmsr(0x832, 1 << 8, 0).is_err(), "reserved LVT bit");
+    assert!(lapic.wrmsr(0x830, 1 << 13, 0).is_err(), "reserved ICR bit");
+}
+
+#[test]
+fn ipis_reach_the_sender_only_when_addressed() {
+    let mut lapic = x2apic();
+    lapic.wrmsr(0x83F, 0x51, 0).unwrap();
+    assert_eq!(lapic.acknowledge(), Some(0x51));
+    lapic.wrmsr(0x80B, 0, 0).unwrap();
+    lapic.wrmsr(0x830, 0x0000_0001_0000_0052, 0).unwrap();
+    assert_eq!(lapic.pending_interrupt(), None, "APIC id 1 is not here");
+    lapic.wrmsr(0x830, 0x000C_0052, 0).unwrap();
+    assert_eq!(lapic.pending_interrupt(), None, "all but self");
+    lapic.wrmsr(0x830, 0x0008_0052, 0).unwrap();
+    assert_eq!(lapic.acknowledge(), Some(0x52), "all");
+    lapic.wrmsr(0x80B, 0, 0).unwrap();
+    lapic.wrmsr(0x830, 0x0000_0001_0000_0853, 0).unwrap();
+    assert_eq!(lapic.acknowledge(), Some(0x53), "logical id 1");
+    assert_eq!(lapic.rdmsr(0x830, 0), Ok(0x0000_0001_0000_0853));
+    lapic.wrmsr(0x830, 0x0000_0400, 0).unwrap();
+    assert!(lapic.pending_nmi(), "NMI to id 0");
+    lapic.wrmsr(0x830, 0x0000_0500, 0).unwrap();
+    lapic.wrmsr(0x830, 0x0000_0610, 0).unwrap();
+    assert_eq!(lapic.rdmsr(0x802, 0), Ok(0), "INIT and SIPI are ignored");
+}
+
+#[test]
+fn xapic_ipi_with_logical_destination() {
+    let mut lapic = lapic();
+    lapic.mmio_write(0xD0, 0x0200_0000, 0);
+    lapic.mmio_write(ICR_HIGH, 0x0100_0000, 0);
+    lapic.mmio_write(ICR, 0x0841, 0);
+    assert_eq!(lapic.pending_interrupt(), None);
+    lapic.mmio_write(ICR_HIGH, 0x0300_0000, 0);
+    lapic.mmio_write(ICR, 0x0841, 0);
+    assert_eq!(lapic.pending_interrupt(), Some(0x41));
+    lapic.mmio_write(0xE0, 0, 0);
+    lapic.mmio_write(0xD0, 0x2100_0000, 0);
+    lapic.mmio_write(ICR_HIGH, 0x1100_0000, 0);
+    lapic.mmio_write(ICR, 0x0842, 0);
+    assert_eq!(lapic.pending_interrupt(), Some(0x41), "another cluster");
+    lapic.mmio_write(ICR_HIGH, 0x2100_0000, 0);
+    lapic.mmio_write(ICR, 0x0842, 0);
+    assert_eq!(lapic.pending_interrupt(), Some(0x42));
+}
+
+#[test]
+fn errors_are_latched_by_a_write() {
+    let mut lapic = lapic();
+    lapic.mmio_write(LVT_ERROR, 0xFE, 0);
+    lapic.mmio_write(ICR, 0x0004_0005, 0);
+    assert_eq!(lapic.mmio_read(ESR, 0), 0);
+    assert_eq!(lapic.acknowledge(), Some(0xFE));
+    lapic.mmio_write(EOI, 0, 0);
+    assert_eq!(lapic.mmio_read(0x0, 0), 0);
+    lapic.receive(message(3));
+    lapic.mmio_write(ESR, 0, 0);
+    assert_eq!(
+        lapic.mmio_read(ESR, 0),
+        ERROR_SEND_ILLEGAL_VECTOR | ERROR_ILLEGAL_REGISTER | ERROR_RECEIVED_ILLEGAL_VECTOR
+    );
+    lapic.mmio_write(ESR, 0, 0);
+    assert_eq!(lapic.mmio_read(ESR, 0), 0);
+}
+
+#[test]
+fn no_write_makes_a_state_that_restore_refuses() {
+    for base in [0xFEE0_0900, 0xFEE0_0D00] {
+        let mut lapic = lapic();
+        lapic.wrmsr(MSR_APIC_BASE, base, 0).unwrap();
+        let mut now = 0;
+        for round in 0..3u32 {
+            for register in 0..0x100u32 {
+                for value in [0, u32::MAX, 0x5A5A_5A5A, 0x1FF, register | round] {
+                    now += 17;
+                    lapic.mmio_write(u64::from(register) << 4, value, now);
+                    lapic.mmio_read(u64::from(register) << 4, now);
+                    let _ = lapic.wrmsr(0x800 + register, u64::from(value), now);
+                    let _ = lapic.wrmsr(0x800 + register, u64::MAX, now);
+                    lapic.advance(now);
+                    lapic.acknowledge();
+                    let state = lapic.save();
+                    assert_eq!(Lapic::restore(&state).unwrap().save(), state);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn impossible_states_are_refused() {
+    let good = x2apic().save();
+    Lapic::restore(&good).unwrap();
+    let mut bad = vec![good.clone(); 7];
+    bad[0].base = 0xFEE0_0500;
+    bad[1].irr[0] = 1;
+    bad[2].svr = 0x200;
+    bad[3].lvt[0] = 1 << 30;
+    bad[4].timer.divide = 4;
+    bad[5].esr = 1;
+    bad[6].svr = 0xFF;
+    bad[6].lvt[1] = 0x30;
+    for state in bad {
+        assert!(Lapic::restore(&state).is_err(), "{state:?}");
+    }
+}
