@@ -9,9 +9,14 @@
 //! the guest writes, a device neither panics nor loses the ability to be saved. `save` names every
 //! field, and `restore` accepts exactly what a device could have saved.
 
+pub mod acpi_pm;
+pub mod cmos;
+pub mod debug_port;
+pub mod i8042;
 pub mod ioapic;
 pub mod lapic;
 mod message;
+pub mod rng;
 pub mod serial;
 mod state;
 
