@@ -129,6 +129,12 @@ pub enum ConfigError {
         /// What was given.
         text: String,
     },
+    /// Protection without an arbiter.
+    #[error(
+        "protection needs an arbiter that both hosts reach: give lease=file:PATH with a path on \
+         shared storage"
+    )]
+    NoLease,
     /// The peer is not on this host, and the channel is not encrypted.
     #[error(
         "{address} is not on the loopback interface, and the channel is not encrypted yet: anybody \

@@ -1,0 +1,18 @@
+//! The host: the only place with clocks, sockets, terminals and files.
+//!
+//! Does: small, concrete pieces that the rest of the VMM is wired from. Does not: know the machine
+//! or decide anything about protection.
+//!
+//! Invariant: what a piece reads from the host reaches the machine as an input or not at all.
+#![allow(clippy::disallowed_methods)]
+
+pub mod api_socket;
+pub mod clock;
+pub mod console_sink;
+pub mod event_monitor;
+pub mod logger;
+pub mod random;
+pub mod signals;
+pub mod tcp;
+pub mod terminal;
+pub mod udp;

@@ -1,0 +1,120 @@
+//! Builds machines for the VMM thread.
+//!
+//! Does: choose the engine and refuse what this host or this build does not have. Does not: keep
+//! machines.
+//!
+//! Invariant: a machine that is built here obeys the whole of [`crate::control::Vm`].
+
+use std::path::PathBuf;
+
+use crate::config::{FtReceiveConfig, Lease, VmConfig, VmId};
+use crate::control::{EventSender, Vm, VmError, VmFactory};
+use crate::host::random;
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// The deterministic CPU in software.
+    #[default]
+    Software,
+    /// The host's virtualisation, with exact positions from its performance counters.
+    Kvm,
+}
+
+impl Engine {
+    /// Whether this build on this host has it.
+    pub fn check(self) -> Result<(), VmError> {
+        match self {
+            Engine::Software => Ok(()),
+            Engine::Kvm => Err(VmError::Engine {
+                engine: "kvm",
+                reason: "this build does not contain it (it will need /dev/kvm and an exact branch \
+                         counter); use --engine software, which runs on any x86-64 host",
+            }),
+        }
+    }
+}
+
+/// How machines run in this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineOptions {
+    /// What executes instructions.
+    pub engine: Engine,
+    /// The most bytes that caches of decoded instructions may take.
+    pub code_cache_size: u64,
+    /// Where the log of a run is written, if anywhere.
+    pub record: Option<PathBuf>,
+}
+
+/// The size of the caches of decoded instructions, unless told otherwise.
+pub const CODE_CACHE_SIZE_DEFAULT: u64 = 16 << 20;
+
+impl Default for MachineOptions {
+    fn default() -> Self {
+        MachineOptions {
+            engine: Engine::Software,
+            code_cache_size: CODE_CACHE_SIZE_DEFAULT,
+            record: None,
+        }
+    }
+}
+
+/// Builds the real machines.
+#[derive(Debug)]
+pub struct MachineFactory {
+    options: MachineOptions,
+}
+
+impl MachineFactory {
+    /// One for machines with `options`.
+    pub fn new(options: MachineOptions) -> Result<Self, VmError> {
+        options.engine.check()?;
+        Ok(MachineFactory { options })
+    }
+
+    /// How its machines run.
+    pub fn options(&self) -> &MachineOptions {
+        &self.options
+    }
+}
+
+impl VmFactory for MachineFactory {
+    fn build(&mut self, _config: &VmConfig, _events: EventSender) -> Result<Box<dyn Vm>, VmError> {
+        Err(VmError::NotYet {
+            what: "booting a machine",
+        })
+    }
+
+    fn receive(
+        &mut self,
+        _config: &FtReceiveConfig,
+        _events: EventSender,
+    ) -> Result<Box<dyn Vm>, VmError> {
+        Err(VmError::NotYet {
+            what: "receiving a machine",
+        })
+    }
+
+    fn ft_override(&mut self, _id: VmId, _lease: &Lease) -> Result<(), VmError> {
+        Err(VmError::NotYet {
+            what: "ending a chain of generations",
+        })
+    }
+
+    fn fresh_id(&mut self) -> Result<VmId, VmError> {
+        let bytes = random::bytes();
+        bytes.map(VmId).map_err(|source| VmError::Host {
+            what: "make a random id",
+            source,
+        })
+    }
+}
+
+/// Replays the log in the file `log`; the digest of the machine at its end.
+pub fn replay(log: &std::path::Path, options: &MachineOptions) -> Result<String, VmError> {
+    options.engine.check()?;
+    log::debug!("replaying {}", log.display());
+    Err(VmError::NotYet {
+        what: "replaying a log",
+    })
+}

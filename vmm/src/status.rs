@@ -1,0 +1,149 @@
+//! What a virtual machine shows of itself.
+//!
+//! Does: the plain values behind `vm.info`, `vm.counters` and `vm.ft-info`. Does not: compute them.
+//!
+//! Invariant: they are snapshots; reading one changes nothing and waits for nobody.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::VmId;
+use crate::control::Counters;
+
+/// Where a virtual machine is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VmState {
+    /// It has a configuration, and no machine yet.
+    #[default]
+    Created,
+    /// Its guest runs.
+    Running,
+    /// It takes no further step.
+    Shutdown,
+    /// Its guest stands still.
+    Paused,
+}
+
+impl fmt::Display for VmState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            VmState::Created => "created and not booted",
+            VmState::Running => "running",
+            VmState::Shutdown => "shut down",
+            VmState::Paused => "paused",
+        })
+    }
+}
+
+/// What a machine's threads publish.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct VmStatus {
+    /// Where it is in its life.
+    pub state: VmState,
+    /// Guest memory in bytes.
+    pub memory_actual_size: u64,
+    /// By device.
+    pub counters: Counters,
+    /// Fault tolerance.
+    pub ft: FtInfo,
+}
+
+/// Which part a VM plays in a pairing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FtRole {
+    /// None: it runs alone.
+    #[default]
+    None,
+    /// It runs the guest.
+    Primary,
+    /// It follows.
+    Backup,
+}
+
+/// What a VM is doing about its protection (the boxes of the protocol's role diagrams).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FtState {
+    /// Nobody would take over.
+    #[default]
+    Unprotected,
+    /// Protection is asked for and begins when the VM boots.
+    Armed,
+    /// A copy of the machine is on its way to the peer.
+    Cloning,
+    /// The peer could take over.
+    Protected,
+    /// Waiting for a primary.
+    Receiving,
+    /// Following a primary.
+    Replaying,
+    /// The peer is lost; what was received is being applied.
+    Draining,
+    /// The peer is lost; the arbiter is being asked.
+    Claiming,
+    /// The arbiter does not answer; asking again.
+    Waiting,
+    /// The flag is another's: this side stands still for good.
+    Halted,
+}
+
+/// The answer to `vm.ft-info`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FtInfo {
+    /// Its part.
+    pub role: FtRole,
+    /// What it is doing.
+    pub state: FtState,
+    /// Who it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm_id: Option<VmId>,
+    /// The number of the pairing, if there is or was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// The peer's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The position reached.
+    pub position: u64,
+    /// How far the backup's execution is behind the primary's, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_ms: Option<u64>,
+    /// Log entries so far.
+    pub log_entries: u64,
+    /// Log bytes so far.
+    pub log_bytes: u64,
+    /// Digests on which both sides agreed.
+    pub digests_matched: u64,
+    /// Why protection ended or could not begin, the outermost reason first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_error: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ft_info_has_stable_names() {
+        let info = FtInfo {
+            role: FtRole::Primary,
+            state: FtState::Cloning,
+            generation: Some(3),
+            ..Default::default()
+        };
+        assert_eq!(
+            serde_json::to_value(&info).unwrap(),
+            serde_json::json!({
+                "role": "primary",
+                "state": "cloning",
+                "generation": 3,
+                "position": 0,
+                "log_entries": 0,
+                "log_bytes": 0,
+                "digests_matched": 0,
+            })
+        );
+    }
+}
