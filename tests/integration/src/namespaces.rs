@@ -1,0 +1,155 @@
+//! Where a process runs: this host's loopback, or one of two network namespaces with a wire.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::failure::{Failure, Outcome, While};
+
+/// A host, as far as the network is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The address on which others reach it.
+    pub address: String,
+    namespace: Option<String>,
+}
+
+impl Place {
+    /// This host's loopback interface.
+    pub fn loopback() -> Self {
+        Place {
+            address: "127.0.0.1".to_owned(),
+            namespace: None,
+        }
+    }
+
+    /// Whether traffic to it never leaves the host.
+    pub fn is_loopback(&self) -> bool {
+        self.namespace.is_none()
+    }
+
+    /// A command that runs `program` there. Its process is the program itself, not a wrapper.
+    pub fn command(&self, program: &Path) -> Command {
+        match &self.namespace {
+            None => Command::new(program),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(program);
+                command
+            }
+        }
+    }
+}
+
+/// Where a pair runs.
+#[derive(Debug)]
+pub enum Ground {
+    /// Both on this host's loopback interface.
+    Loopback,
+    /// Each at its end of a wire.
+    Wire(Wire),
+}
+
+impl Ground {
+    /// The two places.
+    pub fn places(&self) -> [Place; 2] {
+        match self {
+            Ground::Loopback => [Place::loopback(), Place::loopback()],
+            Ground::Wire(wire) => wire.places(),
+        }
+    }
+
+    /// The wire, if there is one.
+    pub fn wire(&self) -> Outcome<&Wire> {
+        match self {
+            Ground::Loopback => Err(Failure::new("there is no wire on the loopback")),
+            Ground::Wire(wire) => Ok(wire),
+        }
+    }
+}
+
+/// Two namespaces joined by a pair of virtual interfaces, removed on drop.
+#[derive(Debug)]
+pub struct Wire {
+    names: [String; 2],
+}
+
+impl Wire {
+    /// Makes the namespaces, the interfaces and their addresses. Needs root.
+    pub fn new() -> Outcome<Self> {
+        let id = std::process::id();
+        let wire = Wire {
+            names: [format!("ch-it-{id}-a"), format!("ch-it-{id}-b")],
+        };
+        for name in &wire.names {
+            ip(&["netns", "add", name])?;
+            ip(&["-n", name, "link", "set", "lo", "up"])?;
+        }
+        let [a, b] = &wire.names;
+        ip(&[
+            "-n", a, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", b,
+        ])?;
+        for (name, address) in [(a, "10.55.0.1/24"), (b, "10.55.0.2/24")] {
+            ip(&["-n", name, "address", "add", address, "dev", "wire"])?;
+            ip(&["-n", name, "link", "set", "wire", "up"])?;
+        }
+        Ok(wire)
+    }
+
+    /// The two ends.
+    pub fn places(&self) -> [Place; 2] {
+        let place = |index: usize| Place {
+            address: format!("10.55.0.{}", index + 1),
+            namespace: Some(self.names[index].clone()),
+        };
+        [place(0), place(1)]
+    }
+
+    /// Loses everything that is sent from now on, in both directions, without telling anybody.
+    pub fn cut(&self) -> Outcome<()> {
+        // Taking an interface down would be seen by the sockets' owners. Frames to an address
+        // that nobody has are just lost.
+        for (name, peer) in self.names.iter().zip(["10.55.0.2", "10.55.0.1"]) {
+            ip(&[
+                "-n",
+                name,
+                "neighbour",
+                "replace",
+                peer,
+                "lladdr",
+                "02:00:00:00:00:99",
+                "dev",
+                "wire",
+                "nud",
+                "permanent",
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Ends what [`Wire::cut`] began.
+    pub fn mend(&self) -> Outcome<()> {
+        for (name, peer) in self.names.iter().zip(["10.55.0.2", "10.55.0.1"]) {
+            ip(&["-n", name, "neighbour", "delete", peer, "dev", "wire"])?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        for name in &self.names {
+            // The interfaces go with the namespaces. A namespace may not have been made.
+            let _ = Command::new("ip").args(["netns", "delete", name]).output();
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) -> Outcome<()> {
+    let what = format!("ip {}", arguments.join(" "));
+    let output = Command::new("ip").args(arguments).output().during(&what)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let error = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::new(format!("{what}: {}", error.trim())))
+}

@@ -1,0 +1,10 @@
+//! Real binaries, a real kernel, real kills.
+//!
+//! They need the binaries of profile `checked` and the guest image; `scripts/test.sh` makes both.
+//! `CH_SEED` repeats random choices, `CH_FAILOVERS` sets the length of the chain of failovers.
+
+mod boot;
+mod pair;
+mod peers;
+mod refusals;
+mod replay;
