@@ -1,2 +1,319 @@
-//! The remote control.
-fn main() {}
+//! The command line client of the REST API.
+//!
+//! Does: turn a command into one request, print the answer's body, and report errors. Does not:
+//! interpret answers.
+//!
+//! Invariant: exit status 0 means that the request was carried out (or, for calls that answer at
+//! once, begun); 1 means that it was not, and standard error says why.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use api_client::{Client, ClientError, Method};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use option_parser::{FromOptionValue, Toggle};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+/// Control a running virtual machine monitor.
+#[derive(Debug, Parser)]
+#[command(name = "ch-remote", version, about, disable_version_flag = true)]
+struct Options {
+    /// The API's socket
+    #[arg(long, value_name = "PATH")]
+    api_socket: PathBuf,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create a VM from a JSON configuration
+    Create {
+        /// The configuration's file; "-" or nothing for standard input
+        path: Option<PathBuf>,
+    },
+    /// Boot the VM
+    Boot,
+    /// Delete the VM
+    Delete,
+    /// Power the VM off
+    Shutdown,
+    /// End the virtual machine monitor
+    ShutdownVmm,
+    /// Reset the VM
+    Reboot,
+    /// Pause the VM
+    Pause,
+    /// Resume the VM
+    Resume,
+    /// Press the VM's power button
+    PowerButton,
+    /// Describe the VM
+    Info,
+    /// Print the counters of the VM's devices
+    Counters,
+    /// Ask whether the virtual machine monitor is there
+    Ping,
+    /// Protect the VM with a backup
+    FtEnable(FtEnable),
+    /// Wait for a primary and become its backup
+    FtReceive(FtReceive),
+    /// Print the state of the VM's protection, as JSON
+    FtInfo,
+    /// End the VM's protection and go on alone
+    FtDisable,
+    /// Let the backup take over
+    FtFailover,
+    /// Declare that no other host runs a VM, so that it may start again (dangerous)
+    FtOverride {
+        /// The VM's id
+        #[arg(long)]
+        id: String,
+        /// Its arbiter: file:PATH
+        #[arg(long)]
+        lease: String,
+    },
+}
+
+#[derive(Debug, Args)]
+struct FtEnable {
+    /// Where the backup waits: tcp:ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    peer: String,
+    #[command(flatten)]
+    common: FtCommon,
+}
+
+#[derive(Debug, Args)]
+struct FtReceive {
+    /// Where to wait for the primary: tcp:ADDRESS:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    listen: String,
+    #[command(flatten)]
+    common: FtCommon,
+}
+
+#[derive(Debug, Args)]
+struct FtCommon {
+    /// The arbiter, on storage that both hosts share: file:PATH
+    #[arg(long)]
+    lease: Option<String>,
+    /// Whether memory and log may cross a network unencrypted: on or off
+    #[arg(long, value_parser = toggle, num_args = 0..=1, default_missing_value = "on")]
+    insecure: Option<bool>,
+    /// After how many milliseconds without a sign of life the peer counts as lost
+    #[arg(long, value_name = "MILLISECONDS")]
+    detection_timeout: Option<u64>,
+}
+
+fn toggle(text: &str) -> Result<bool, String> {
+    match Toggle::from_option_value(text) {
+        Some(Toggle(on)) => Ok(on),
+        None => Err(format!("it takes {}", Toggle::EXPECTED)),
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Error)]
+enum RemoteError {
+    /// The configuration could not be read.
+    #[error("cannot read the configuration from {from}")]
+    Read {
+        /// Where it should have been.
+        from: String,
+        /// What the host said.
+        source: std::io::Error,
+    },
+    /// The answer could not be printed.
+    #[error("cannot print the answer")]
+    Print(#[source] std::io::Error),
+    /// The request failed.
+    #[error("the request failed")]
+    Request(#[source] ClientError),
+}
+
+impl RemoteError {
+    /// The messages, outermost first, the server's included.
+    fn chain(&self) -> Vec<String> {
+        let mut messages = vec![self.to_string()];
+        match self {
+            RemoteError::Read { source, .. } | RemoteError::Print(source) => {
+                messages.push(source.to_string());
+            }
+            RemoteError::Request(error) => messages.extend(error.chain()),
+        }
+        messages
+    }
+}
+
+impl FtCommon {
+    fn add_to(&self, body: &mut Map<String, Value>) {
+        if let Some(lease) = &self.lease {
+            body.insert("lease".to_owned(), Value::from(lease.as_str()));
+        }
+        if let Some(insecure) = self.insecure {
+            body.insert("insecure".to_owned(), Value::from(insecure));
+        }
+        if let Some(timeout) = self.detection_timeout {
+            body.insert("detection_timeout_ms".to_owned(), Value::from(timeout));
+        }
+    }
+}
+
+impl Command {
+    /// Verb, endpoint and body.
+    fn request(&self) -> Result<(Method, &'static str, Option<String>), RemoteError> {
+        let plain = |method, endpoint| Ok((method, endpoint, None));
+        let with = |endpoint, body: Map<String, Value>| {
+            Ok((Method::Put, endpoint, Some(Value::Object(body).to_string())))
+        };
+        match self {
+            Command::Create { path } => {
+                let body = read_config(path.as_deref())?;
+                Ok((Method::Put, "vm.create", Some(body)))
+            }
+            Command::Boot => plain(Method::Put, "vm.boot"),
+            Command::Delete => plain(Method::Put, "vm.delete"),
+            Command::Shutdown => plain(Method::Put, "vm.shutdown"),
+            Command::ShutdownVmm => plain(Method::Put, "vmm.shutdown"),
+            Command::Reboot => plain(Method::Put, "vm.reboot"),
+            Command::Pause => plain(Method::Put, "vm.pause"),
+            Command::Resume => plain(Method::Put, "vm.resume"),
+            Command::PowerButton => plain(Method::Put, "vm.power-button"),
+            Command::Info => plain(Method::Get, "vm.info"),
+            Command::Counters => plain(Method::Get, "vm.counters"),
+            Command::Ping => plain(Method::Get, "vmm.ping"),
+            Command::FtInfo => plain(Method::Get, "vm.ft-info"),
+            Command::FtDisable => plain(Method::Put, "vm.ft-disable"),
+            Command::FtFailover => plain(Method::Put, "vm.ft-failover"),
+            Command::FtEnable(FtEnable { peer, common }) => {
+                let mut body = Map::new();
+                body.insert("peer".to_owned(), Value::from(peer.as_str()));
+                common.add_to(&mut body);
+                with("vm.ft-enable", body)
+            }
+            Command::FtReceive(FtReceive { listen, common }) => {
+                let mut body = Map::new();
+                body.insert("listen".to_owned(), Value::from(listen.as_str()));
+                common.add_to(&mut body);
+                with("vm.ft-receive", body)
+            }
+            Command::FtOverride { id, lease } => {
+                let mut body = Map::new();
+                body.insert("id".to_owned(), Value::from(id.as_str()));
+                body.insert("lease".to_owned(), Value::from(lease.as_str()));
+                with("vm.ft-override", body)
+            }
+        }
+    }
+}
+
+fn read_config(path: Option<&Path>) -> Result<String, RemoteError> {
+    let mut text = String::new();
+    let (from, read) = match path {
+        Some(path) if path != Path::new("-") => {
+            (path.display().to_string(), std::fs::read_to_string(path))
+        }
+        _ => {
+            let read = std::io::stdin().read_to_string(&mut text).map(|_| text);
+            ("standard input".to_owned(), read)
+        }
+    };
+    read.map_err(|source| RemoteError::Read { from, source })
+}
+
+fn run(options: &Options) -> Result<(), RemoteError> {
+    let (method, endpoint, body) = options.command.request()?;
+    let mut client = Client::connect(&options.api_socket).map_err(RemoteError::Request)?;
+    let answer = client
+        .request(method, endpoint, body.as_deref())
+        .map_err(RemoteError::Request)?;
+    if let Some(answer) = answer {
+        let mut output = std::io::stdout().lock();
+        writeln!(output, "{answer}").map_err(RemoteError::Print)?;
+        output.flush().map_err(RemoteError::Print)?;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: ch-remote has failed");
+            for (number, message) in error.chain().iter().enumerate() {
+                eprintln!("  {number}: {message}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn request(words: &[&str]) -> (Method, &'static str, Option<String>) {
+        let words = [&["ch-remote", "--api-socket", "/s"], words].concat();
+        Options::try_parse_from(words)
+            .unwrap()
+            .command
+            .request()
+            .unwrap()
+    }
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_become_requests() {
+        assert_eq!(request(&["ping"]), (Method::Get, "vmm.ping", None));
+        assert_eq!(
+            request(&["shutdown-vmm"]),
+            (Method::Put, "vmm.shutdown", None)
+        );
+        assert_eq!(
+            request(&["power-button"]),
+            (Method::Put, "vm.power-button", None)
+        );
+        assert_eq!(request(&["ft-info"]), (Method::Get, "vm.ft-info", None));
+    }
+
+    #[test]
+    fn protection_has_parameters() {
+        let words = [
+            "ft-enable",
+            "--peer",
+            "tcp:10.0.0.2:7000",
+            "--lease",
+            "file:/shared/x",
+        ];
+        let rest = ["--insecure", "on", "--detection-timeout", "500"];
+        let (_, endpoint, body) = request(&[&words[..], &rest].concat());
+        assert_eq!(endpoint, "vm.ft-enable");
+        let body: Value = serde_json::from_str(&body.unwrap()).unwrap();
+        assert_eq!(
+            body,
+            serde_json::json!({
+                "peer": "tcp:10.0.0.2:7000",
+                "lease": "file:/shared/x",
+                "insecure": true,
+                "detection_timeout_ms": 500,
+            })
+        );
+        let (_, endpoint, body) = request(&["ft-receive", "--listen", "tcp:127.0.0.1:7000"]);
+        assert_eq!(endpoint, "vm.ft-receive");
+        assert_eq!(body.unwrap(), r#"{"listen":"tcp:127.0.0.1:7000"}"#);
+    }
+}
