@@ -77,7 +77,7 @@ compile=(gcc -std=c11 -O2 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errn
 # Everything that decides what comes out.
 manifest() {
     (cd "$packages" && LC_ALL=C sha256sum ./*.deb)
-    LC_ALL=C sha256sum "$0" "$guests"/*
+    LC_ALL=C sha256sum scripts/guest-image.sh "$guests"/*
     gcc -dumpfullversion
     sha256sum "$(gcc -print-file-name=libc.a)"
 }

@@ -29,6 +29,8 @@ pub const CLONE: Duration = Duration::from_secs(90);
 pub const FAILOVER: Duration = Duration::from_secs(30);
 /// The latest moment, after protection began, at which something happens.
 const LATEST: Duration = Duration::from_millis(1500);
+/// The guest's memory.
+pub const GUEST_BYTES: u64 = 256 << 20;
 /// A count that does not end before the test does.
 const ENDLESS: u64 = 100_000_000;
 
@@ -152,7 +154,7 @@ impl<'a> Chain<'a> {
                 "--cmdline",
                 &command_line,
                 "--memory",
-                "size=256M",
+                &format!("size={GUEST_BYTES}"),
                 "--serial",
                 "tty",
                 "--console",

@@ -269,20 +269,26 @@ impl Vmm {
         Ok(self.child.try_wait()?)
     }
 
-    /// Its resident memory in bytes.
-    pub fn resident_bytes(&self) -> Outcome<u64> {
-        let path = format!("/proc/{}/smaps_rollup", self.pid());
+    /// Its resident memory in bytes, without mappings of `guest_bytes` and more.
+    pub fn resident_beside(&self, guest_bytes: u64) -> Outcome<u64> {
+        let path = format!("/proc/{}/smaps", self.pid());
         let text = std::fs::read_to_string(&path).during(&path)?;
-        text.lines()
-            .find_map(|line| {
-                line.strip_prefix("Rss:")?
-                    .trim()
-                    .strip_suffix(" kB")?
-                    .parse()
-                    .ok()
-            })
-            .map(|kib: u64| kib << 10)
-            .ok_or_else(|| Failure::new(format!("{path} has no Rss line")))
+        let kib = |line: &str, name: &str| -> Option<u64> {
+            let value = line.strip_prefix(name)?.trim().strip_suffix(" kB")?;
+            value.parse().ok()
+        };
+        let (mut size, mut resident) = (0, 0);
+        for line in text.lines() {
+            if let Some(value) = kib(line, "Size:") {
+                size = value << 10;
+            }
+            if let Some(value) = kib(line, "Rss:")
+                && size < guest_bytes
+            {
+                resident += value << 10;
+            }
+        }
+        Ok(resident)
     }
 
     /// The processor time that it has used.
