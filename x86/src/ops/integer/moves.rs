@@ -1,0 +1,234 @@
+//! MOV, MOVZX, MOVSX, MOVSXD, MOVNTI, LEA, XCHG, BSWAP, XLAT.
+//!
+//! Does: move values between general registers, immediates and memory. Does not: touch flags, or
+//! move segment, control and debug registers (`system`); exchanges that compare or add are in
+//! `compare_exchange`.
+//!
+//! Invariant: a 32-bit destination register loses its upper half, a narrower one keeps it.
+
+use iced_x86::{Instruction, Mnemonic, OpKind};
+
+use super::gpr::{RAX, RBX};
+use super::{sized, sized_wide, width};
+use crate::core::Core;
+use crate::decode::operands::{gpr, immediate};
+use crate::env::Env;
+use crate::fault::Exec;
+use crate::op::{ADDRESS_16, ADDRESS_32, CodeSize, Flow, Handler, Op, Selected};
+use crate::word::Word;
+
+/// Names the handler.
+pub(super) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Selected> {
+    let run = match insn.mnemonic() {
+        Mnemonic::Mov => return mov(insn, op),
+        Mnemonic::Movnti => {
+            op.src = gpr(insn.op1_register());
+            sized_wide!(width(insn, 0), store)
+        }
+        Mnemonic::Lea => {
+            op.dst = gpr(insn.op0_register());
+            sized_wide!(width(insn, 0), lea)
+        }
+        Mnemonic::Movzx => extending::<Zero>(insn, op),
+        Mnemonic::Movsx | Mnemonic::Movsxd => extending::<Sign>(insn, op),
+        Mnemonic::Xchg => xchg(insn, op),
+        Mnemonic::Bswap => {
+            op.dst = gpr(insn.op0_register());
+            sized_wide!(width(insn, 0), bswap)
+        }
+        Mnemonic::Xlatb => xlat,
+        _ => return None,
+    };
+    Selected::inline(run)
+}
+
+fn mov(insn: &Instruction, op: &mut Op) -> Option<Selected> {
+    let register = |n| insn.op_kind(n) == OpKind::Register;
+    if register(0) && !insn.op0_register().is_gpr() || register(1) && !insn.op1_register().is_gpr()
+    {
+        return None;
+    }
+    let bytes = width(insn, 0);
+    let run = match (insn.op0_kind(), insn.op1_kind()) {
+        (OpKind::Register, OpKind::Register) => {
+            op.dst = gpr(insn.op0_register());
+            op.src = gpr(insn.op1_register());
+            sized!(bytes, copy)
+        }
+        (OpKind::Register, OpKind::Memory) => {
+            op.dst = gpr(insn.op0_register());
+            sized!(bytes, load)
+        }
+        (OpKind::Memory, OpKind::Register) => {
+            op.src = gpr(insn.op1_register());
+            sized!(bytes, store)
+        }
+        (OpKind::Memory, _) => {
+            op.imm = immediate(insn, 1);
+            sized!(bytes, store_immediate)
+        }
+        _ => {
+            op.dst = gpr(insn.op0_register());
+            op.imm = immediate(insn, 1);
+            sized!(bytes, set)
+        }
+    };
+    Selected::inline(run)
+}
+
+fn copy<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let value = core.operand::<T>(op.src);
+    core.set_operand(op.dst, value);
+    Ok(Flow::Next)
+}
+
+fn set<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    core.set_operand(op.dst, T::from64(op.imm));
+    Ok(Flow::Next)
+}
+
+fn load<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let value = core.load::<T>(env, op)?;
+    core.set_operand(op.dst, value);
+    Ok(Flow::Next)
+}
+
+fn store<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let value = core.operand::<T>(op.src);
+    core.store(env, op, value)?;
+    Ok(Flow::Next)
+}
+
+fn store_immediate<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    core.store(env, op, T::from64(op.imm))?;
+    Ok(Flow::Next)
+}
+
+fn lea<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let address = core.effective(op);
+    core.set_reg(op.dst, T::from64(address));
+    Ok(Flow::Next)
+}
+
+/// How a narrow source fills a wide destination.
+trait Extension: 'static {
+    fn extend<S: Word>(value: S) -> u64;
+}
+
+struct Zero;
+impl Extension for Zero {
+    #[inline(always)]
+    fn extend<S: Word>(value: S) -> u64 {
+        value.to64()
+    }
+}
+
+struct Sign;
+impl Extension for Sign {
+    #[inline(always)]
+    fn extend<S: Word>(value: S) -> u64 {
+        value.sign64()
+    }
+}
+
+fn extending<E: Extension>(insn: &Instruction, op: &mut Op) -> Handler {
+    op.dst = gpr(insn.op0_register());
+    let to = width(insn, 0);
+    if insn.op1_kind() == OpKind::Memory {
+        return match width(insn, 1) {
+            1 => sized_wide!(to, extend_memory, E, u8),
+            2 => sized_wide!(to, extend_memory, E, u16),
+            _ => sized_wide!(to, extend_memory, E, u32),
+        };
+    }
+    op.src = gpr(insn.op1_register());
+    match width(insn, 1) {
+        1 => sized_wide!(to, extend_register, E, u8),
+        2 => sized_wide!(to, extend_register, E, u16),
+        _ => sized_wide!(to, extend_register, E, u32),
+    }
+}
+
+fn extend_register<E: Extension, S: Word, T: Word>(
+    core: &mut Core,
+    _: &mut Env<'_>,
+    op: &Op,
+) -> Exec<Flow> {
+    let value = E::extend(core.operand::<S>(op.src));
+    core.set_reg(op.dst, T::from64(value));
+    Ok(Flow::Next)
+}
+
+fn extend_memory<E: Extension, S: Word, T: Word>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+) -> Exec<Flow> {
+    let value = E::extend(core.load::<S>(env, op)?);
+    core.set_reg(op.dst, T::from64(value));
+    Ok(Flow::Next)
+}
+
+fn xchg(insn: &Instruction, op: &mut Op) -> Handler {
+    let bytes = width(insn, 0);
+    match (insn.op0_kind(), insn.op1_kind()) {
+        (OpKind::Memory, _) => {
+            op.src = gpr(insn.op1_register());
+            sized!(bytes, exchange_memory)
+        }
+        (_, OpKind::Memory) => {
+            op.src = gpr(insn.op0_register());
+            sized!(bytes, exchange_memory)
+        }
+        _ => {
+            op.dst = gpr(insn.op0_register());
+            op.src = gpr(insn.op1_register());
+            sized!(bytes, exchange_registers)
+        }
+    }
+}
+
+fn exchange_registers<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let (a, b) = (core.operand::<T>(op.dst), core.operand::<T>(op.src));
+    core.set_operand(op.dst, b);
+    core.set_operand(op.src, a);
+    Ok(Flow::Next)
+}
+
+fn exchange_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let (old, place) = core.load_to_modify::<T>(env, op)?;
+    let new = core.operand::<T>(op.src);
+    core.store_back(env, place, new)?;
+    core.set_operand(op.src, old);
+    Ok(Flow::Next)
+}
+
+/// BSWAP of a 16-bit register is undefined: zero.
+fn bswap<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let value = core.reg::<T>(op.dst).to64();
+    let swapped = match T::BITS {
+        64 => value.swap_bytes(),
+        32 => u64::from((value as u32).swap_bytes()),
+        _ => 0,
+    };
+    core.set_reg(op.dst, T::from64(swapped));
+    Ok(Flow::Next)
+}
+
+/// XLAT: AL from seg:[rBX + AL].
+fn xlat(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let offset = core
+        .reg::<u64>(RBX)
+        .wrapping_add(u64::from(core.reg::<u8>(RAX)));
+    let offset = if op.bits & ADDRESS_32 != 0 {
+        offset & 0xffff_ffff
+    } else if op.bits & ADDRESS_16 != 0 {
+        offset & 0xffff
+    } else {
+        offset
+    };
+    let linear = core.segmented(op.seg, offset, 1, false)?;
+    let value = core.read::<u8>(env, linear, op.seg)?;
+    core.set_reg(RAX, value);
+    Ok(Flow::Next)
+}
