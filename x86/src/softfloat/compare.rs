@@ -44,7 +44,8 @@ impl Ordering {
     }
 }
 
-/// Compares `a` (ST0) with `b`. If the flags block, neither condition codes nor EFLAGS change.
+/// Compares `a` (ST0) with `b`. An unmasked exception keeps the instruction from popping; the
+/// codes or EFLAGS are written all the same.
 pub fn compare(
     a: impl Into<Operand>,
     b: impl Into<Operand>,

@@ -38,6 +38,11 @@ impl State {
     }
 }
 
+/// Whether the host is one of those whose undefined results ours are modelled on.
+pub fn is_amd() -> bool {
+    core::arch::x86_64::__cpuid(0).ebx.to_le_bytes() == *b"Auth"
+}
+
 /// What the registers and memory are before an instruction.
 #[repr(C, align(16))]
 pub struct Frame {
@@ -121,6 +126,9 @@ natives! {
     fxtract: "fxtract";
     fcom: "fcom st(1)";
     fucom: "fucom st(1)";
+    fcomp: "fcomp st(1)";
+    fcomi: "stc; fcomi st(0), st(1); pushfq; pop qword ptr [rcx]";
+    fucomi: "stc; fucomi st(0), st(1); pushfq; pop qword ptr [rcx]";
     ftst: "ftst";
     fxam: "fxam";
     fadd_m32: "fadd dword ptr [rcx]";
