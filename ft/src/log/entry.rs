@@ -1,0 +1,271 @@
+//! One entry of the log.
+//!
+//! Does: name what can be logged, and code each body. Does not: code sequence numbers and
+//! positions, which stand in a batch relative to their predecessors.
+//!
+//! Invariant: decoding what was encoded gives the same entry, and each entry has one encoding.
+//! Control entries say whether the end of a log is the end of the VM, so that no failover follows a
+//! guest's power-off (paper §3.1).
+
+use hypervisor::Position;
+use machine::{Input, Output};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::codec::{DecodeError, Decoder, put_bytes, put_number};
+
+/// The longest encoded body of an entry.
+pub const MAX_ENTRY_BYTES: usize = 64 << 10;
+/// The most components in a digest.
+pub const MAX_COMPONENTS: usize = 128;
+/// The longest name of a component.
+pub const MAX_COMPONENT_NAME: usize = 64;
+
+/// One entry: a body at a position, with its place in the order of all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Dense, from 0 at the VM's creation; never restarts while the VM lives.
+    pub seq: u64,
+    /// The boundary it belongs to.
+    pub position: Position,
+    /// What happened.
+    pub body: Body,
+}
+
+/// What an entry says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// To be applied to the machine at this boundary.
+    Input(Input),
+    /// The primary reached this boundary, and all before it is in the log.
+    Watermark,
+    /// The machine made an output in the step that ends here.
+    Output(OutputMark),
+    /// The machine's digest is taken at this boundary.
+    DigestHere {
+        /// Names this digest; its values follow under the same id.
+        id: u64,
+    },
+    /// What the primary computed for the digest of that id.
+    DigestValue {
+        /// The id given by `DigestHere`.
+        id: u64,
+        /// One hash for each component of the machine.
+        components: Vec<ComponentDigest>,
+    },
+    /// Something was done to the VM as a whole.
+    Control(Control),
+}
+
+/// What identifies an output; its content is made again by replaying.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputMark {
+    /// Console bytes.
+    Console {
+        /// Count of console bytes since the VM's creation, these included.
+        through: u64,
+        /// `hash_of` the bytes since the previous such entry.
+        hash: u64,
+    },
+}
+
+impl OutputMark {
+    /// The mark of an output, and the position it was made at.
+    pub fn of(output: &Output) -> (Position, OutputMark) {
+        match output {
+            Output::Console {
+                position,
+                through,
+                bytes,
+            } => (
+                *position,
+                OutputMark::Console {
+                    through: *through,
+                    hash: hash_of(bytes),
+                },
+            ),
+        }
+    }
+}
+
+/// The hash that identifies the content of an output: XXH3, 64 bits, seed 0.
+pub fn hash_of(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
+}
+
+/// The hash of one component of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComponentDigest {
+    /// The component's name, as in the machine's saved state.
+    pub name: String,
+    /// The hash of its state.
+    pub value: u64,
+}
+
+/// What was done to the VM as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The primary stopped running steps.
+    Pause,
+    /// The primary runs on.
+    Resume,
+    /// The VM ended here, by the guest's own doing or an operator's. Nobody goes live.
+    PowerOff,
+    /// The log ends here, and the VM does not.
+    EndOfLog(EndReason),
+}
+
+/// Why a log ends while its VM goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// Recording was switched off.
+    RecordingStopped,
+    /// Protection was switched off.
+    ProtectionDisabled,
+    /// The recording process is shutting down.
+    Shutdown,
+}
+
+const WATERMARK: u8 = 0x00;
+const ANCHOR: u8 = 0x01;
+const SERIAL_INPUT: u8 = 0x02;
+const CONSOLE_EMITTED: u8 = 0x03;
+const POWER_BUTTON: u8 = 0x04;
+const RESET: u8 = 0x05;
+const CONSOLE_OUTPUT: u8 = 0x40;
+const DIGEST_HERE: u8 = 0x60;
+const DIGEST_VALUE: u8 = 0x61;
+const PAUSE: u8 = 0x70;
+const RESUME: u8 = 0x71;
+const POWER_OFF: u8 = 0x72;
+const END_OF_LOG: u8 = 0x73;
+
+impl Body {
+    /// The tag that stands before the position.
+    pub(crate) fn tag(&self) -> u8 {
+        match self {
+            Body::Watermark => WATERMARK,
+            Body::Input(Input::Anchor { .. }) => ANCHOR,
+            Body::Input(Input::SerialInput(_)) => SERIAL_INPUT,
+            Body::Input(Input::ConsoleEmitted { .. }) => CONSOLE_EMITTED,
+            Body::Input(Input::PowerButton) => POWER_BUTTON,
+            Body::Input(Input::Reset) => RESET,
+            Body::Output(OutputMark::Console { .. }) => CONSOLE_OUTPUT,
+            Body::DigestHere { .. } => DIGEST_HERE,
+            Body::DigestValue { .. } => DIGEST_VALUE,
+            Body::Control(Control::Pause) => PAUSE,
+            Body::Control(Control::Resume) => RESUME,
+            Body::Control(Control::PowerOff) => POWER_OFF,
+            Body::Control(Control::EndOfLog(_)) => END_OF_LOG,
+        }
+    }
+
+    /// Everything after the tag and the position.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Body::Watermark
+            | Body::Input(Input::PowerButton | Input::Reset)
+            | Body::Control(Control::Pause | Control::Resume | Control::PowerOff) => {}
+            Body::Input(Input::Anchor { virtual_time, rate }) => {
+                put_number(out, *virtual_time);
+                put_number(out, *rate);
+            }
+            Body::Input(Input::SerialInput(bytes)) => put_bytes(out, bytes),
+            Body::Input(Input::ConsoleEmitted { through }) => put_number(out, *through),
+            Body::Output(OutputMark::Console { through, hash }) => {
+                put_number(out, *through);
+                out.extend_from_slice(&hash.to_le_bytes());
+            }
+            Body::DigestHere { id } => put_number(out, *id),
+            Body::DigestValue { id, components } => {
+                put_number(out, *id);
+                encode_components(components, out);
+            }
+            Body::Control(Control::EndOfLog(reason)) => out.push(match reason {
+                EndReason::RecordingStopped => 0,
+                EndReason::ProtectionDisabled => 1,
+                EndReason::Shutdown => 2,
+            }),
+        }
+    }
+
+    pub(crate) fn decode(tag: u8, from: &mut Decoder<'_>) -> Result<Body, DecodeError> {
+        Ok(match tag {
+            WATERMARK => Body::Watermark,
+            ANCHOR => Body::Input(Input::Anchor {
+                virtual_time: from.number("virtual time")?,
+                rate: from.number("rate")?,
+            }),
+            SERIAL_INPUT => Body::Input(Input::SerialInput(
+                from.bytes(MAX_ENTRY_BYTES, "serial input")?.to_vec(),
+            )),
+            CONSOLE_EMITTED => Body::Input(Input::ConsoleEmitted {
+                through: from.number("emitted count")?,
+            }),
+            POWER_BUTTON => Body::Input(Input::PowerButton),
+            RESET => Body::Input(Input::Reset),
+            CONSOLE_OUTPUT => Body::Output(OutputMark::Console {
+                through: from.number("console count")?,
+                hash: from.fixed_u64("console hash")?,
+            }),
+            DIGEST_HERE => Body::DigestHere {
+                id: from.number("digest id")?,
+            },
+            DIGEST_VALUE => Body::DigestValue {
+                id: from.number("digest id")?,
+                components: decode_components(from)?,
+            },
+            PAUSE => Body::Control(Control::Pause),
+            RESUME => Body::Control(Control::Resume),
+            POWER_OFF => Body::Control(Control::PowerOff),
+            END_OF_LOG => {
+                let what = "end reason";
+                Body::Control(Control::EndOfLog(match from.byte(what)? {
+                    0 => EndReason::RecordingStopped,
+                    1 => EndReason::ProtectionDisabled,
+                    2 => EndReason::Shutdown,
+                    tag => return Err(DecodeError::UnknownTag { what, tag }),
+                }))
+            }
+            tag => {
+                let what = "log entry";
+                return Err(DecodeError::UnknownTag { what, tag });
+            }
+        })
+    }
+}
+
+impl Entry {
+    /// Bytes that it occupies in a buffer, near enough for a bound on buffers.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Entry>()
+            + match &self.body {
+                Body::Input(Input::SerialInput(bytes)) => bytes.len(),
+                Body::DigestValue { components, .. } => {
+                    components.len() * (size_of::<ComponentDigest>() + 16)
+                }
+                _ => 0,
+            }
+    }
+}
+
+pub(crate) fn encode_components(components: &[ComponentDigest], out: &mut Vec<u8>) {
+    put_number(out, components.len() as u64);
+    for component in components {
+        put_bytes(out, component.name.as_bytes());
+        out.extend_from_slice(&component.value.to_le_bytes());
+    }
+}
+
+pub(crate) fn decode_components(
+    from: &mut Decoder<'_>,
+) -> Result<Vec<ComponentDigest>, DecodeError> {
+    let count = from.length(MAX_COMPONENTS, "component count")?;
+    (0..count)
+        .map(|_| {
+            Ok(ComponentDigest {
+                name: from.text(MAX_COMPONENT_NAME, "component name")?,
+                value: from.fixed_u64("component hash")?,
+            })
+        })
+        .collect()
+}

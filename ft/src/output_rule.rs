@@ -1,0 +1,177 @@
+//! The output rule: nothing leaves before the peer can make it again.
+//!
+//! Does: hold outputs with the sequence number of their log entry, and let them go, in order, when
+//! every member has acknowledged that entry. Does not: stop the guest, which runs on meanwhile; or
+//! emit anything.
+//!
+//! Invariant: while guarded, an output whose entry some member has not acknowledged stays; while
+//! shut, all stay (paper §2.2: "the primary VM may not send an output to the external world, until
+//! the backup VM has received and acknowledged the log entry associated with the operation
+//! producing the output").
+
+use std::collections::{BTreeMap, VecDeque};
+
+use machine::Output;
+
+use crate::identity::Incarnation;
+
+#[derive(Debug)]
+enum Rule {
+    /// Nobody else could ever continue this machine.
+    Open,
+    /// For each member that could, the first entry that it has not acknowledged.
+    Guarded(BTreeMap<Incarnation, u64>),
+    /// Somebody else may already be continuing it.
+    Shut,
+}
+
+/// Outputs on their way out.
+#[derive(Debug)]
+pub struct OutputGate {
+    rule: Rule,
+    queue: VecDeque<(u64, Output)>,
+    bytes: usize,
+}
+
+impl Default for OutputGate {
+    fn default() -> Self {
+        OutputGate {
+            rule: Rule::Open,
+            queue: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+}
+
+impl OutputGate {
+    /// From here on `members` must have acknowledged an output's entry, the first of which is
+    /// `first_seq`, before it leaves.
+    pub fn guard(&mut self, members: impl IntoIterator<Item = Incarnation>, first_seq: u64) {
+        let members = members.into_iter().map(|member| (member, first_seq));
+        self.rule = Rule::Guarded(members.collect());
+    }
+
+    /// Nothing leaves until `open`.
+    pub fn shut(&mut self) {
+        self.rule = Rule::Shut;
+    }
+
+    /// Everything may leave.
+    pub fn open(&mut self) {
+        self.rule = Rule::Open;
+    }
+
+    /// Whether acknowledgements decide.
+    pub fn is_guarded(&self) -> bool {
+        matches!(self.rule, Rule::Guarded(_))
+    }
+
+    /// `member` has every entry below `next_expected`.
+    pub fn acknowledged(&mut self, member: Incarnation, next_expected: u64) {
+        if let Rule::Guarded(members) = &mut self.rule
+            && let Some(known) = members.get_mut(&member)
+        {
+            *known = next_expected.max(*known);
+        }
+    }
+
+    /// Adds an output. `seq` is that of its entry.
+    pub fn push(&mut self, seq: u64, output: Output) {
+        debug_assert!(self.queue.back().is_none_or(|(last, _)| *last <= seq));
+        self.bytes += length(&output);
+        self.queue.push_back((seq, output));
+    }
+
+    /// Whether the first output may leave.
+    pub fn is_ready(&self) -> bool {
+        let Some((seq, _)) = self.queue.front() else {
+            return false;
+        };
+        match &self.rule {
+            Rule::Open => true,
+            Rule::Guarded(members) => members.values().all(|next| seq < next),
+            Rule::Shut => false,
+        }
+    }
+
+    /// The next output that may leave.
+    pub fn take(&mut self) -> Option<(u64, Output)> {
+        if !self.is_ready() {
+            return None;
+        }
+        let (seq, output) = self.queue.pop_front()?;
+        self.bytes -= length(&output);
+        Some((seq, output))
+    }
+
+    /// Bytes that wait.
+    pub fn waiting_bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn length(output: &Output) -> usize {
+    match output {
+        Output::Console { bytes, .. } => bytes.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use machine::Position;
+
+    use super::*;
+
+    fn output(through: u64) -> Output {
+        Output::Console {
+            position: Position(through),
+            through,
+            bytes: vec![0; 10],
+        }
+    }
+
+    fn taken(gate: &mut OutputGate) -> Vec<u64> {
+        std::iter::from_fn(|| gate.take()).map(|o| o.0).collect()
+    }
+
+    const A: Incarnation = Incarnation([1; 16]);
+    const B: Incarnation = Incarnation([2; 16]);
+
+    #[test]
+    fn every_member_must_have_acknowledged() {
+        let mut gate = OutputGate::default();
+        gate.guard([A, B], 5);
+        for seq in [5, 7, 9] {
+            gate.push(seq, output(seq));
+        }
+        assert_eq!(gate.waiting_bytes(), 30);
+        assert_eq!(taken(&mut gate), []);
+        gate.acknowledged(A, 100);
+        assert_eq!(taken(&mut gate), []);
+        gate.acknowledged(B, 7);
+        assert_eq!(taken(&mut gate), [5]);
+        // An acknowledgement is never taken back, and strangers have no say.
+        gate.acknowledged(B, 8);
+        gate.acknowledged(B, 2);
+        gate.acknowledged(Incarnation([3; 16]), 100);
+        assert_eq!(taken(&mut gate), [7]);
+        assert_eq!(gate.waiting_bytes(), 10);
+    }
+
+    #[test]
+    fn a_shut_gate_keeps_what_was_acknowledged() {
+        let mut gate = OutputGate::default();
+        gate.push(1, output(1));
+        assert!(gate.is_ready());
+        gate.guard([A], 2);
+        // Before protection began: its entry is not one of the log's.
+        assert!(gate.is_ready());
+        gate.push(2, output(2));
+        gate.acknowledged(A, 3);
+        gate.shut();
+        gate.acknowledged(A, 4);
+        assert_eq!(taken(&mut gate), []);
+        gate.open();
+        assert_eq!(taken(&mut gate), [1, 2]);
+    }
+}

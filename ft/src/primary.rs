@@ -1,0 +1,887 @@
+//! The primary's role: the side that runs the guest, protected or not.
+//!
+//! Does: pair with a backup, send the clone, send the log, hold outputs until they are
+//! acknowledged, notice the loss of the backup, and ask the flag whether it may go on alone. Does
+//! not: touch sockets, the arbiter, the guest or the clock; it says so by commands.
+//!
+//! Invariant: protection begins before the last byte of the clone can leave. From then on an output
+//! leaves only when a backup that could go live has its entry, and the generation is left only
+//! through the flag. From the moment the flag is asked, nothing is accepted and nothing leaves
+//! until it has answered; a returning link changes nothing (paper §2.2, §2.3).
+//!
+//! ```text
+//! Unprotected ─connect─► Connecting ─► Beginning ─► Cloning ─finish_clone─► Protected
+//!      ▲                     └──────────────┴───────────┴─► Unprotected         │ peer lost,
+//!      │                                                                        │ disable, end
+//!      └─won──────────────────────── Claiming ◄─────────────────────────────────┘
+//!                     Halted ◄─lost──┘   └─ended─► Ended
+//! ```
+
+use std::collections::VecDeque;
+
+use hypervisor::Position;
+use machine::Output;
+use thiserror::Error;
+
+use crate::Tick;
+use crate::arbiter::Answer;
+use crate::channel::{
+    Ack, BLOB_PART_BYTES, BlobKind, BlobPart, CloneEnd, GoodbyeReason, HEARTBEAT_BYTES, Hello,
+    Message, Mismatch, PAGE_BYTES, PageRun, Role, nonzero_runs,
+};
+use crate::claim::{Claim, Outcome};
+use crate::failure_detector::FailureDetector;
+use crate::flag::{Decision, Members};
+use crate::frame;
+use crate::freshness::Freshness;
+use crate::identity::{Generation, Incarnation, Semantics, VmId};
+use crate::lag::LagMeter;
+use crate::link::{Link, name_of};
+use crate::log::{BatchWriter, Body, ComponentDigest, Control, Entry, LogError, OutputMark};
+use crate::output_rule::OutputGate;
+use crate::peer_error::PeerError;
+use crate::settings::Settings;
+
+/// What a pairing is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pairing {
+    /// What the machine's behaviour is defined by.
+    pub semantics: Semantics,
+    /// The VM.
+    pub vm: VmId,
+    /// A fresh number, from `Arbiter::next_generation`.
+    pub generation: Generation,
+    /// This process.
+    pub us: Incarnation,
+    /// Guest memory in bytes.
+    pub ram_size: u64,
+    /// The UDP port where this side takes heartbeats; 0 for none.
+    pub heartbeat_port: u16,
+}
+
+/// What the host side is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Stop the vCPU at the next boundary, outside guest time.
+    StallVcpu,
+    /// Let it run.
+    RunVcpu,
+    /// `take_output` has something.
+    OutputsReady,
+    /// Send this datagram to the peer.
+    Heartbeat([u8; HEARTBEAT_BYTES]),
+    /// The peer introduced itself. `Arbiter::begin` this, then call `on_generation_begun`.
+    BeginGeneration(Members),
+    /// Send the clone: the blobs, the memory, `finish_clone`.
+    StartClone,
+    /// The peer verified the clone: there is a backup now.
+    BackupReady,
+    /// Ask `Arbiter::answer`, then call `on_answer`.
+    Decide {
+        /// The generation that is to end.
+        generation: Generation,
+        /// How.
+        decision: Decision,
+    },
+    /// Close the connection. What it still brings is of no interest.
+    CloseChannel,
+    /// There is no backup any more, or there never came to be one. The VM runs on.
+    Unprotected(LossReason),
+    /// Somebody else speaks for the VM: stop it, and let nothing out.
+    Halt(Decision),
+    /// The VM is over.
+    Ended,
+}
+
+/// Why there is no backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LossReason {
+    /// The connection ended.
+    Disconnected,
+    /// Nothing was heard for the detection timeout.
+    Silent,
+    /// The peer did something that it must not do.
+    Failed(PeerError),
+    /// The peer said goodbye.
+    Left(GoodbyeReason, String),
+    /// The peer computed something else.
+    Diverged(Mismatch),
+    /// The generation could not be begun in the arbiter.
+    NotBegun(String),
+    /// It was switched off.
+    Disabled,
+}
+
+/// Why an entry cannot be appended.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AppendError {
+    /// This side does not speak for the VM any more, or the VM is over.
+    #[error("this side of the VM has halted")]
+    Over,
+    /// The entry itself is wrong: a defect of the caller.
+    #[error("the entry does not continue the log")]
+    Log(#[from] LogError),
+}
+
+/// A call that has no place in the present phase.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("not possible while the primary is {0}")]
+pub struct WrongPhase(pub &'static str);
+
+#[derive(Debug)]
+enum Phase {
+    Unprotected,
+    Connecting,
+    Beginning,
+    Cloning { pages_sent: u64 },
+    Protected { verified: bool },
+    Claiming { claim: Claim, reason: LossReason },
+    Halted,
+    Ended,
+}
+
+impl Phase {
+    fn name(&self) -> &'static str {
+        match self {
+            Phase::Unprotected => "unprotected",
+            Phase::Connecting => "connecting",
+            Phase::Beginning => "beginning",
+            Phase::Cloning { .. } => "cloning",
+            Phase::Protected { verified: false } => "verifying",
+            Phase::Protected { verified: true } => "protected",
+            Phase::Claiming { .. } => "claiming",
+            Phase::Halted => "halted",
+            Phase::Ended => "ended",
+        }
+    }
+}
+
+/// What exists only while there is, or is to be, a backup.
+#[derive(Debug)]
+struct Session {
+    hello: Hello,
+    peer: Option<Hello>,
+    link: Link,
+    log: BatchWriter,
+    batch_opened: Option<Tick>,
+    log_started: u64,
+    acked: u64,
+    executed: Position,
+    lag: LagMeter,
+    freshness: Freshness,
+}
+
+/// For `ft-info`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The phase's name.
+    pub phase: &'static str,
+    /// The present generation.
+    pub generation: Option<Generation>,
+    /// The peer.
+    pub peer: Option<Incarnation>,
+    /// Execution lag.
+    pub lag: Tick,
+    /// Bytes of log and control that left since the clone.
+    pub log_bytes: u64,
+    /// The next entry.
+    pub next_seq: u64,
+    /// Every entry below is acknowledged.
+    pub acked: u64,
+    /// Where the backup's machine stands.
+    pub executed: Position,
+    /// Bytes of output that wait.
+    pub waiting_output_bytes: usize,
+}
+
+/// The side that runs the guest.
+#[derive(Debug)]
+pub struct Primary {
+    settings: Settings,
+    next_seq: u64,
+    position: Position,
+    phase: Phase,
+    session: Option<Session>,
+    gate: OutputGate,
+    /// The entry that says that the VM ended.
+    ending: Option<u64>,
+    stalled: bool,
+    commands: VecDeque<Command>,
+}
+
+impl Primary {
+    /// An unprotected primary whose machine stands at `position`: 0 and the beginning for a new
+    /// VM, what `backup::Command::GoLive` says for one that went live.
+    pub fn new(settings: Settings, next_seq: u64, position: Position) -> Self {
+        Primary {
+            settings,
+            next_seq,
+            position,
+            phase: Phase::Unprotected,
+            session: None,
+            gate: OutputGate::default(),
+            ending: None,
+            stalled: false,
+            commands: VecDeque::new(),
+        }
+    }
+
+    // --- Pairing and the clone.
+
+    /// A connection to a would-be backup is there.
+    pub fn connect(&mut self, _now: Tick, pairing: Pairing) -> Result<(), WrongPhase> {
+        match (&self.phase, &self.session) {
+            (Phase::Unprotected, None) => {}
+            (Phase::Unprotected, Some(_)) => return Err(WrongPhase("closing")),
+            (phase, _) => return Err(WrongPhase(phase.name())),
+        }
+        let hello = Hello {
+            semantics: pairing.semantics,
+            vm: pairing.vm,
+            generation: pairing.generation,
+            incarnation: pairing.us,
+            role: Role::Primary,
+            ram_size: pairing.ram_size,
+            heartbeat_port: pairing.heartbeat_port,
+            timeout: self.settings.timeout,
+        };
+        let mut link = Link::default();
+        link.send(&Message::Hello(hello.clone()));
+        self.session = Some(Session {
+            hello,
+            peer: None,
+            link,
+            log: BatchWriter::new(self.next_seq, self.position),
+            batch_opened: None,
+            log_started: 0,
+            acked: self.next_seq,
+            executed: self.position,
+            lag: LagMeter::new(self.position),
+            freshness: Freshness::new(self.settings.timeout),
+        });
+        self.phase = Phase::Connecting;
+        Ok(())
+    }
+
+    /// The arbiter took the members of the generation, or did not.
+    pub fn on_generation_begun(&mut self, now: Tick, result: Result<(), String>) {
+        if let Phase::Beginning = self.phase {
+            match result {
+                Ok(()) => {
+                    self.phase = Phase::Cloning { pages_sent: 0 };
+                    self.commands.push_back(Command::StartClone);
+                }
+                Err(text) => self.peer_lost(now, LossReason::NotBegun(text)),
+            }
+        }
+    }
+
+    /// How many bytes of the clone may be queued now without outgrowing the send buffer.
+    pub fn clone_room(&self) -> usize {
+        let waiting = self.session.as_ref().map_or(0, |s| s.link.outbox.len());
+        self.settings.send_buffer_bytes.saturating_sub(waiting)
+    }
+
+    /// Sends the next part of a blob of `total` bytes. The configuration comes first, before any
+    /// page.
+    pub fn send_blob(&mut self, kind: BlobKind, total: u64, part: &[u8]) -> Result<(), WrongPhase> {
+        let (Phase::Cloning { .. }, Some(session)) = (&self.phase, &mut self.session) else {
+            return Err(WrongPhase(self.phase.name()));
+        };
+        let mut parts = part.chunks(BLOB_PART_BYTES);
+        // An empty blob is one empty part.
+        let first = parts.next().unwrap_or(&[]);
+        for bytes in std::iter::once(first).chain(parts) {
+            let bytes = bytes.to_vec();
+            let part = BlobPart { kind, total, bytes };
+            session.link.send(&Message::Blob(part));
+        }
+        Ok(())
+    }
+
+    /// Sends pages of guest memory, the first of which has index `first`. Zero pages may be left
+    /// out when no page was sent before, because a backup's memory begins as zeros.
+    ///
+    /// # Panics
+    /// If `memory` is not whole pages.
+    pub fn send_pages(
+        &mut self,
+        first: u64,
+        memory: &[u8],
+        leave_out_zeros: bool,
+    ) -> Result<(), WrongPhase> {
+        let (Phase::Cloning { pages_sent }, Some(session)) = (&mut self.phase, &mut self.session)
+        else {
+            return Err(WrongPhase(self.phase.name()));
+        };
+        assert!(memory.len().is_multiple_of(PAGE_BYTES), "whole pages");
+        let mut send = |start: usize, bytes: &[u8]| {
+            let run = PageRun {
+                first: first + (start / PAGE_BYTES) as u64,
+                bytes: bytes.to_vec(),
+            };
+            *pages_sent += run.count() as u64;
+            session.link.send(&Message::RamPages(run));
+        };
+        if leave_out_zeros {
+            nonzero_runs(memory).for_each(|run| send(run.start, &memory[run]));
+        } else {
+            let chunk = crate::channel::MAX_PAGES_PER_RUN * PAGE_BYTES;
+            for (i, bytes) in memory.chunks(chunk).enumerate() {
+                send(i * chunk, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything of the clone is queued; the machine stands at `position` and has this digest.
+    /// Protection begins here.
+    pub fn finish_clone(
+        &mut self,
+        now: Tick,
+        position: Position,
+        digest: Vec<ComponentDigest>,
+    ) -> Result<(), WrongPhase> {
+        let (Phase::Cloning { pages_sent }, Some(session)) = (&self.phase, &mut self.session)
+        else {
+            return Err(WrongPhase(self.phase.name()));
+        };
+        let pages_sent = *pages_sent;
+        let Some(peer) = &session.peer else {
+            return Err(WrongPhase(self.phase.name()));
+        };
+        assert!(position >= self.position, "the machine went back");
+        self.gate.guard([peer.incarnation], self.next_seq);
+        self.phase = Phase::Protected { verified: false };
+        self.position = position;
+        session.log = BatchWriter::new(self.next_seq, position);
+        session.acked = self.next_seq;
+        session.executed = position;
+        session.lag = LagMeter::new(position);
+        session.freshness = Freshness::new(peer.timeout.min(session.hello.timeout));
+        session.link.send(&Message::CloneEnd(CloneEnd {
+            first_seq: self.next_seq,
+            position,
+            pages_sent,
+            digest,
+        }));
+        let outbox = &session.link.outbox;
+        session.log_started = outbox.total_sent() + outbox.len() as u64;
+        self.settle(now);
+        Ok(())
+    }
+
+    // --- The log and the outputs. These are for the vCPU thread.
+
+    /// Appends an entry at `position`, and gives it with its sequence number.
+    pub fn append(
+        &mut self,
+        now: Tick,
+        position: Position,
+        body: Body,
+    ) -> Result<Entry, AppendError> {
+        if let Phase::Halted | Phase::Ended = self.phase {
+            return Err(AppendError::Over);
+        }
+        if position < self.position {
+            return Err(AppendError::Log(LogError::PositionDecreases {
+                last: self.position,
+                found: position,
+            }));
+        }
+        let entry = Entry {
+            seq: self.next_seq,
+            position,
+            body,
+        };
+        if let (Phase::Protected { .. }, Some(session)) = (&self.phase, &mut self.session) {
+            session.log.push(&entry, session.link.outbox.end())?;
+            session.lag.reached(position, now);
+            session.freshness.appended(entry.seq, now);
+            session.batch_opened.get_or_insert(now);
+            if session.log.open_bytes() >= self.settings.flush_bytes {
+                session.flush();
+            }
+        }
+        self.next_seq += 1;
+        self.position = position;
+        if entry.body == Body::Control(Control::PowerOff) {
+            self.ending = Some(entry.seq);
+            match (&self.phase, &mut self.session) {
+                // The generation ends when the backup knows.
+                (Phase::Protected { .. }, Some(session)) => session.flush(),
+                (Phase::Claiming { .. }, _) => {}
+                _ => {
+                    self.close();
+                    self.end();
+                }
+            }
+        }
+        self.settle(now);
+        Ok(entry)
+    }
+
+    /// Appends the entry of an output, and takes the output into the gate.
+    pub fn append_output(&mut self, now: Tick, output: Output) -> Result<Entry, AppendError> {
+        let (position, mark) = OutputMark::of(&output);
+        let entry = self.append(now, position, Body::Output(mark))?;
+        self.gate.push(entry.seq, output);
+        if let (Phase::Protected { .. }, Some(session)) = (&self.phase, &mut self.session) {
+            // An output waits: at once.
+            session.flush();
+        }
+        self.settle(now);
+        Ok(entry)
+    }
+
+    /// Takes an output into the gate that the machine's state holds as made and not known to be
+    /// emitted: at go-live, before anything new.
+    pub fn resume_output(&mut self, now: Tick, output: Output) {
+        self.gate.push(self.next_seq.saturating_sub(1), output);
+        self.settle(now);
+    }
+
+    /// The next output that may leave now. To be asked immediately before each one is emitted.
+    pub fn take_output(&mut self, now: Tick) -> Option<Output> {
+        if !self.may_release(now) {
+            return None;
+        }
+        let output = self.gate.take().map(|(_, output)| output);
+        self.settle(now);
+        output
+    }
+
+    /// Whether the vCPU may run.
+    pub fn may_run(&self) -> bool {
+        !self.stalled
+    }
+
+    // --- The channel. These are for the channel thread.
+
+    /// What is to be written to the connection; `transmitted` says how much of it was.
+    pub fn transmit(&mut self, now: Tick) -> &[u8] {
+        match &mut self.session {
+            Some(session) => {
+                if session
+                    .batch_opened
+                    .is_some_and(|at| now >= at + self.settings.flush_interval)
+                {
+                    session.flush();
+                }
+                session.link.outbox.waiting()
+            }
+            None => &[],
+        }
+    }
+
+    /// The first `count` bytes that `transmit` gave are written.
+    pub fn transmitted(&mut self, now: Tick, count: usize) {
+        if let Some(session) = &mut self.session {
+            session.link.outbox.sent(count);
+            if session.link.is_over() {
+                self.close();
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Whether `transmit` has something.
+    pub fn wants_to_write(&self, now: Tick) -> bool {
+        self.session.as_ref().is_some_and(|session| {
+            !session.link.outbox.is_empty()
+                || session
+                    .batch_opened
+                    .is_some_and(|at| now >= at + self.settings.flush_interval)
+        })
+    }
+
+    /// The connection brought these bytes.
+    pub fn on_bytes(&mut self, now: Tick, bytes: &[u8]) {
+        if !self.listens() {
+            return;
+        }
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let mut frames = std::mem::take(&mut session.link.frames);
+        frames.feed(bytes);
+        while self.listens() {
+            let result = match frames.next_frame() {
+                Ok(None) => break,
+                Ok(Some(frame)) => Message::decode(&frame)
+                    .map_err(PeerError::from)
+                    .and_then(|message| self.on_message(now, message)),
+                Err(error) => Err(crate::channel::MessageError::from(error).into()),
+            };
+            if let Err(error) = result {
+                self.peer_lost(now, LossReason::Failed(error));
+            }
+        }
+        if let Some(session) = &mut self.session {
+            session.link.frames = frames;
+        }
+        self.settle(now);
+    }
+
+    /// A datagram came; what is no heartbeat of the peer is ignored.
+    pub fn on_datagram(&mut self, now: Tick, datagram: &[u8]) {
+        if let Some(detector) = self.detector() {
+            detector.on_heartbeat(now, datagram);
+        }
+    }
+
+    /// The connection ended, or could not be written to.
+    pub fn on_disconnect(&mut self, now: Tick) {
+        match (&self.phase, &mut self.session) {
+            (Phase::Claiming { .. }, Some(session)) => {
+                // Nobody is left to say goodbye to.
+                if session.link.detector.take().is_some() {
+                    session.link.outbox.discard();
+                    self.commands.push_back(Command::CloseChannel);
+                }
+            }
+            (_, Some(session)) if session.link.is_closing() => self.close(),
+            _ => self.peer_lost(now, LossReason::Disconnected),
+        }
+    }
+
+    /// Time passes. To be called when `deadline` says so, and at least once in a heartbeat
+    /// interval while there is a session.
+    pub fn on_tick(&mut self, now: Tick) {
+        if let Some(detector) = self.detector() {
+            let (beat, suspects) = detector.on_tick(now);
+            if let Some(beat) = beat {
+                self.commands.push_back(Command::Heartbeat(beat.encode()));
+            }
+            if suspects {
+                self.peer_lost(now, LossReason::Silent);
+            }
+        }
+        if let Phase::Claiming { claim, .. } = &mut self.phase
+            && claim.on_tick(now)
+        {
+            self.ask();
+        }
+        self.settle(now);
+    }
+
+    /// When `on_tick` or `transmit` will have something to do.
+    pub fn deadline(&self) -> Option<Tick> {
+        let claim = match &self.phase {
+            Phase::Claiming { claim, .. } => claim.deadline(),
+            _ => None,
+        };
+        let session = self.session.as_ref();
+        let flush = session
+            .and_then(|session| session.batch_opened)
+            .map(|at| at + self.settings.flush_interval);
+        let detector = session
+            .and_then(|session| session.link.detector.as_ref())
+            .map(FailureDetector::deadline);
+        [claim, flush, detector].into_iter().flatten().min()
+    }
+
+    /// The arbiter's answer to `Command::Decide`.
+    pub fn on_answer(&mut self, now: Tick, generation: Generation, answer: Answer) {
+        if self.generation() != Some(generation) {
+            return;
+        }
+        let Phase::Claiming { claim, reason } = &mut self.phase else {
+            return;
+        };
+        match claim.answered(now, answer, self.settings.retry_interval) {
+            Outcome::Waiting => {}
+            Outcome::Lost(to) => {
+                self.phase = Phase::Halted;
+                self.close();
+                self.commands.push_back(Command::Halt(to));
+            }
+            Outcome::Won => {
+                self.gate.open();
+                let reason = reason.clone();
+                if self.ending.is_some() {
+                    self.say_goodbye(GoodbyeReason::PowerOff);
+                    self.end();
+                } else {
+                    self.say_goodbye(GoodbyeReason::Disabled);
+                    self.phase = Phase::Unprotected;
+                    self.commands.push_back(Command::Unprotected(reason));
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    // --- Control.
+
+    /// Switches protection off: asks the flag, then lets the backup go.
+    pub fn disable(&mut self, now: Tick) -> Result<(), WrongPhase> {
+        match self.phase {
+            Phase::Protected { .. } => self.claim(LossReason::Disabled),
+            Phase::Connecting | Phase::Beginning | Phase::Cloning { .. } => {
+                self.peer_lost(now, LossReason::Disabled);
+            }
+            _ => return Err(WrongPhase(self.phase.name())),
+        }
+        self.settle(now);
+        Ok(())
+    }
+
+    /// The next thing for the host side to do.
+    pub fn next_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// Whether there is one.
+    pub fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
+    }
+
+    /// The present generation.
+    pub fn generation(&self) -> Option<Generation> {
+        Some(self.session.as_ref()?.hello.generation)
+    }
+
+    /// The peer's introduction.
+    pub fn peer(&self) -> Option<&Hello> {
+        self.session.as_ref()?.peer.as_ref()
+    }
+
+    /// The sequence number of the next entry.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// For `ft-info`.
+    pub fn status(&self, now: Tick) -> Status {
+        let session = self.session.as_ref();
+        let is_protected = matches!(self.phase, Phase::Protected { .. });
+        Status {
+            phase: self.phase.name(),
+            generation: self.generation(),
+            peer: self.peer().map(|peer| peer.incarnation),
+            lag: session
+                .filter(|_| is_protected)
+                .map_or(0, |s| s.lag.lag(now)),
+            log_bytes: session.map_or(0, |s| {
+                s.link.outbox.total_sent().saturating_sub(s.log_started)
+            }),
+            next_seq: self.next_seq,
+            acked: session.map_or(self.next_seq, |s| s.acked),
+            executed: session.map_or(self.position, |s| s.executed),
+            waiting_output_bytes: self.gate.waiting_bytes(),
+        }
+    }
+
+    // --- Inside.
+
+    /// Whether what the peer says still matters.
+    fn listens(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Connecting | Phase::Beginning | Phase::Cloning { .. } | Phase::Protected { .. }
+        )
+    }
+
+    fn detector(&mut self) -> Option<&mut FailureDetector> {
+        self.session.as_mut()?.link.detector.as_mut()
+    }
+
+    fn on_message(&mut self, now: Tick, message: Message<'_>) -> Result<(), PeerError> {
+        let phase = self.phase.name();
+        let Some(session) = &mut self.session else {
+            return Ok(());
+        };
+        match (&mut self.phase, message) {
+            (Phase::Connecting, Message::HelloAck(theirs)) => {
+                session.hello.check_answer(&theirs)?;
+                let ours = &session.hello;
+                let members = Members {
+                    vm: ours.vm,
+                    generation: ours.generation,
+                    by: ours.incarnation,
+                    members: vec![ours.incarnation, theirs.incarnation],
+                };
+                session.link.detector = Some(FailureDetector::new(
+                    now,
+                    (self.settings.timeout, self.settings.heartbeat_interval),
+                    (ours.vm, ours.generation),
+                    ours.incarnation,
+                    theirs.incarnation,
+                ));
+                session.peer = Some(theirs);
+                self.phase = Phase::Beginning;
+                self.commands.push_back(Command::BeginGeneration(members));
+            }
+            (Phase::Protected { verified }, Message::Ack(ack)) => {
+                session.on_ack(&ack, self.next_seq, self.position)?;
+                if let Some(peer) = &session.peer {
+                    self.gate.acknowledged(peer.incarnation, ack.next_expected);
+                }
+                if !*verified {
+                    *verified = true;
+                    self.commands.push_back(Command::BackupReady);
+                }
+                if self.ending.is_some_and(|seq| seq < ack.next_expected) {
+                    self.claim(LossReason::Disabled);
+                }
+            }
+            (Phase::Protected { .. }, Message::DigestMismatch(mismatch)) => {
+                self.peer_lost(now, LossReason::Diverged(mismatch));
+            }
+            (_, Message::Goodbye(reason, text)) => {
+                self.peer_lost(now, LossReason::Left(reason, text));
+            }
+            (_, message) => {
+                let message = name_of(&message);
+                return Err(PeerError::Unexpected { message, phase });
+            }
+        }
+        if let Some(detector) = self.detector() {
+            detector.heard(now);
+        }
+        Ok(())
+    }
+
+    /// There is no backup. Before protection began this is only a pity; afterwards the flag
+    /// decides.
+    fn peer_lost(&mut self, now: Tick, reason: LossReason) {
+        match self.phase {
+            Phase::Connecting | Phase::Beginning | Phase::Cloning { .. } => {
+                self.close();
+                self.phase = Phase::Unprotected;
+                self.commands.push_back(Command::Unprotected(reason));
+            }
+            Phase::Protected { .. } => {
+                log::info!("the backup is lost: {reason:?}");
+                self.claim(reason);
+                if let Some(session) = &mut self.session {
+                    session.link.outbox.discard();
+                    session.link.detector = None;
+                }
+                self.commands.push_back(Command::CloseChannel);
+            }
+            _ => {}
+        }
+        self.settle(now);
+    }
+
+    fn claim(&mut self, reason: LossReason) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        let decision = if self.ending.is_some() {
+            Decision::Ended
+        } else {
+            let by = session.hello.incarnation;
+            Decision::Won { by }
+        };
+        session.batch_opened = None;
+        self.gate.shut();
+        let claim = Claim::new(decision);
+        self.phase = Phase::Claiming { claim, reason };
+        self.ask();
+    }
+
+    fn ask(&mut self) {
+        if let (Phase::Claiming { claim, .. }, Some(session)) = (&self.phase, &self.session) {
+            self.commands.push_back(Command::Decide {
+                generation: session.hello.generation,
+                decision: claim.decision().clone(),
+            });
+        }
+    }
+
+    /// Tells a peer that is still connected; closes the connection when that is out.
+    fn say_goodbye(&mut self, reason: GoodbyeReason) {
+        match &mut self.session {
+            Some(Session { link, .. }) if link.detector.is_some() => {
+                link.detector = None;
+                link.send_last(&Message::Goodbye(reason, String::new()));
+            }
+            _ => self.session = None,
+        }
+    }
+
+    fn end(&mut self) {
+        self.phase = Phase::Ended;
+        self.commands.push_back(Command::Ended);
+    }
+
+    fn close(&mut self) {
+        if self.session.take().is_some() {
+            self.commands.push_back(Command::CloseChannel);
+        }
+    }
+
+    fn may_release(&self, now: Tick) -> bool {
+        let is_fresh = match (&self.phase, &self.session) {
+            (Phase::Protected { .. }, Some(session)) => session.freshness.is_fresh(now),
+            _ => true,
+        };
+        is_fresh && self.gate.is_ready()
+    }
+
+    /// Brings commands in line with the state: stalls, outputs, pings.
+    fn settle(&mut self, now: Tick) {
+        if self.may_release(now) {
+            if !self.commands.contains(&Command::OutputsReady) {
+                self.commands.push_back(Command::OutputsReady);
+            }
+        } else if self.gate.is_ready()
+            && let Some(session) = &mut self.session
+            && let Some(echo) = session.freshness.ping(now)
+        {
+            session.link.send(&Message::Ping(echo));
+        }
+        let stall = self.must_stall();
+        if stall != self.stalled {
+            self.stalled = stall;
+            self.commands.push_back(if stall {
+                Command::StallVcpu
+            } else {
+                Command::RunVcpu
+            });
+        }
+    }
+
+    fn must_stall(&self) -> bool {
+        // Once stalled, until half of a full buffer is free.
+        let divisor = if self.stalled { 2 } else { 1 };
+        let sending = match (&self.phase, &self.session) {
+            (Phase::Claiming { .. } | Phase::Halted | Phase::Ended, _) => return true,
+            (Phase::Protected { .. }, Some(session)) => {
+                session.link.outbox.len() + session.log.open_bytes()
+            }
+            _ => 0,
+        };
+        sending > self.settings.send_buffer_bytes / divisor
+            || self.gate.waiting_bytes() > self.settings.gate_bytes / divisor
+    }
+}
+
+impl Session {
+    fn flush(&mut self) {
+        self.log.seal(self.link.outbox.end());
+        self.batch_opened = None;
+    }
+
+    fn on_ack(&mut self, ack: &Ack, next_seq: u64, position: Position) -> Result<(), PeerError> {
+        let in_order = (self.acked..=next_seq).contains(&ack.next_expected)
+            && (self.executed..=position).contains(&ack.executed)
+            && self.freshness.knows(ack.echo);
+        if !in_order {
+            return Err(PeerError::BadAck {
+                next_expected: ack.next_expected,
+                executed: ack.executed,
+            });
+        }
+        self.acked = ack.next_expected;
+        self.executed = ack.executed;
+        self.lag.executed(ack.executed);
+        self.freshness.acknowledged(ack.next_expected, ack.echo);
+        Ok(())
+    }
+}
+
+const _: () = assert!(BLOB_PART_BYTES + 16 <= frame::Kind::Blob.cap());
