@@ -1,6 +1,25 @@
 //! One guest machine as a pure function of its inputs.
+//!
+//! Does: join vCPU, RAM, devices and virtual time; apply inputs between two steps, make outputs at
+//! known positions, save, restore, digest. Does not: know hosts, logs, peers or why inputs come.
+//!
+//! Invariant: two machines with the same state that are given the same inputs at the same positions
+//! stay the same for ever.
 
+mod board;
+mod clock;
+mod console;
+mod digest;
 mod input;
+mod machine;
+mod state;
 
+pub use board::Request;
+pub use clock::{Clock, RATE_INITIAL, RATE_MAX, RATE_MIN, RATE_ONE};
+pub use console::Console;
+pub use digest::{COMPONENTS, Digest, SWEEP_PAGES};
 pub use hypervisor::Position;
 pub use input::{Input, Output};
+pub use machine::{CreateError, Exit, Machine, MachineConfig};
+pub use memory::{GuestRam, PAGE_SIZE};
+pub use state::{BootPayload, MachineState, STATE_VERSION, StateError};

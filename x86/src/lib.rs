@@ -1,1 +1,30 @@
-//! To be written.
+//! The deterministic x86-64 CPU.
+//!
+//! Does: execute guest instructions one step at a time, exactly, the same on every host.
+//! Does not: know devices (`Bus`), time (virtual time is computed from [`Progress`]) or the log.
+//!
+//! Invariant: the next state is a function of the state, of RAM and of what the bus answers. Caches
+//! (TLB, decoded blocks) never show.
+
+mod block;
+mod bus;
+mod core;
+mod cpu;
+mod decode;
+mod env;
+mod fault;
+mod flags;
+mod mmu;
+mod op;
+mod ops;
+pub mod softfloat;
+mod state;
+mod system;
+mod word;
+
+pub use bus::{Bus, Progress};
+pub use cpu::{Cpu, Exit, Limits};
+pub use state::CpuState;
+
+/// Cost units of a step that is no REP iteration.
+pub use core::UNITS_PER_STEP;

@@ -1,0 +1,56 @@
+//! The software engine: the deterministic CPU of the `x86` crate.
+
+use std::sync::atomic::AtomicBool;
+
+use memory::GuestRam;
+use x86::Cpu;
+
+use crate::vcpu::{CpuState, Exit, Limits, Progress, Vcpu, VmOps};
+
+/// A vCPU that interprets.
+pub struct SoftwareVcpu {
+    cpu: Cpu,
+}
+
+impl SoftwareVcpu {
+    /// A vCPU in a validated state, whose caches keep to about `cache_bytes`.
+    pub fn new(state: &CpuState, cache_bytes: usize) -> SoftwareVcpu {
+        SoftwareVcpu { cpu: Cpu::new(state, cache_bytes) }
+    }
+}
+
+impl Vcpu for SoftwareVcpu {
+    fn run(
+        &mut self,
+        ram: &mut GuestRam,
+        ops: &mut dyn VmOps,
+        limits: Limits,
+        kick: &AtomicBool,
+    ) -> Exit {
+        self.cpu.run(ram, ops, limits, kick)
+    }
+
+    fn progress(&self) -> Progress {
+        self.cpu.progress()
+    }
+
+    fn count_step(&mut self) {
+        self.cpu.count_step();
+    }
+
+    fn raise_nmi(&mut self) {
+        self.cpu.raise_nmi();
+    }
+
+    fn state(&self) -> CpuState {
+        self.cpu.state()
+    }
+
+    fn set_state(&mut self, ram: &mut GuestRam, state: &CpuState) {
+        self.cpu.set_state(ram, state);
+    }
+
+    fn flush_caches(&mut self, ram: &mut GuestRam) {
+        self.cpu.flush(ram);
+    }
+}

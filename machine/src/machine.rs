@@ -1,0 +1,396 @@
+//! The machine: `apply(input)`, `run(until)`, outputs, state, digest.
+//!
+//! Does: hold vCPU, RAM and board, and keep the order of things at a boundary: entries first (the
+//! caller applies them), then timers that are due, then interrupt acceptance, then execution.
+//! Does not: wait, know the host's time, or know why inputs come.
+//!
+//! Invariant: `run` returns before anything but execution has happened at the boundary it returns
+//! at. So whoever applies an input there does it before that boundary's timers, on every side.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arch::boot::Payload;
+use devices::acpi_pm::AcpiPm;
+use devices::cmos::Cmos;
+use devices::debug_port::DebugPort;
+use devices::i8042::I8042;
+use devices::ioapic::Ioapic;
+use devices::lapic::Lapic;
+use devices::serial::Serial;
+use hypervisor::{CpuState, Exit as VcpuExit, Limits, Position, SoftwareVcpu, Vcpu};
+use memory::GuestRam;
+use pci::RootBus;
+use thiserror::Error;
+
+use crate::board::{Board, Request};
+use crate::clock::Clock;
+use crate::console::Console;
+use crate::digest::{self, Digest, RamDigest};
+use crate::input::{Input, Output};
+use crate::state::{BootPayload, MachineState, STATE_VERSION, StateError};
+
+/// What a new machine is made of.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// Bytes of RAM.
+    pub memory_size: u64,
+    /// Seed of the guest's random numbers.
+    pub seed: [u8; 32],
+    /// Seconds since 1970 (UTC) that the CMOS clock shows at virtual time zero.
+    pub start_time: u64,
+    /// What it boots.
+    pub payload: BootPayload,
+    /// About how many bytes the caches of decoded instructions may take. No part of the machine:
+    /// it may differ between the sides.
+    pub cache_bytes: usize,
+}
+
+/// Why a machine cannot be made.
+#[derive(Debug, Error)]
+pub enum CreateError {
+    /// No RAM.
+    #[error(transparent)]
+    Memory(#[from] memory::Error),
+    /// The payload does not boot.
+    #[error(transparent)]
+    Boot(#[from] arch::boot::Error),
+}
+
+/// Why [`Machine::run`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// At the position asked for.
+    Until,
+    /// Somebody kicked.
+    Kicked,
+    /// The CPU waits for an interrupt: nothing will happen before this virtual time (ns), or ever
+    /// without an input.
+    Idle {
+        /// The next timer.
+        deadline: Option<u64>,
+    },
+    /// The machine was reset, by the guest or a triple fault; it can go on.
+    Reset,
+    /// The guest powered the machine off; it makes no further step.
+    PoweredOff,
+}
+
+/// A machine.
+pub struct Machine {
+    vcpu: Box<dyn Vcpu>,
+    ram: GuestRam,
+    board: Board,
+    powered_off: bool,
+    sweep_page: u64,
+    payload: BootPayload,
+    payload_hash: u64,
+    ram_digest: RamDigest,
+    /// Console bytes already given to [`Machine::take_outputs`].
+    taken: u64,
+}
+
+impl Machine {
+    /// A machine at position 0, ready to run its payload.
+    pub fn new(config: MachineConfig) -> Result<Machine, CreateError> {
+        let mut ram = GuestRam::new(config.memory_size)?;
+        let cpu = boot(&mut ram, &config.payload, CpuState::power_up(config.seed))?;
+        let high = ram.size() - ram.low_size();
+        let board = Board {
+            clock: Clock::new(),
+            lapic: Lapic::new(0),
+            ioapic: Ioapic::new(),
+            serial: Serial::new(),
+            cmos: Cmos::new(config.start_time, ram.low_size(), high),
+            acpi: AcpiPm::new(),
+            i8042: I8042::new(),
+            debug: DebugPort::new(),
+            pci: RootBus::new(),
+            console: Console::new(),
+            request: None,
+        };
+        Ok(Machine {
+            vcpu: Box::new(SoftwareVcpu::new(&cpu, config.cache_bytes)),
+            ram_digest: RamDigest::new(&ram),
+            ram,
+            board,
+            powered_off: false,
+            sweep_page: 0,
+            payload_hash: digest::of_payload(&config.payload),
+            payload: config.payload,
+            taken: 0,
+        })
+    }
+
+    /// A machine in a saved state, with RAM that was saved with it.
+    pub fn restore(
+        state: MachineState,
+        ram: GuestRam,
+        cache_bytes: usize,
+    ) -> Result<Machine, StateError> {
+        let MachineState {
+            version,
+            memory_size,
+            cpu,
+            clock,
+            lapic,
+            ioapic,
+            serial,
+            cmos,
+            acpi,
+            i8042,
+            debug,
+            pci,
+            console,
+            request,
+            powered_off,
+            sweep_page,
+            payload,
+        } = state;
+        if version != STATE_VERSION {
+            return Err(StateError::Version { found: version, expected: STATE_VERSION });
+        }
+        if memory_size != ram.size() {
+            return Err(StateError::MemorySize { state: memory_size, ram: ram.size() });
+        }
+        let impossible = |component, reason: &str| StateError::Impossible {
+            component,
+            reason: reason.to_string(),
+        };
+        cpu.validate().map_err(|field| impossible("cpu", field))?;
+        let board = Board {
+            clock,
+            lapic: Lapic::restore(&lapic)?,
+            ioapic: Ioapic::restore(&ioapic)?,
+            serial: Serial::restore(&serial)?,
+            cmos: Cmos::restore(&cmos)?,
+            acpi: AcpiPm::restore(&acpi)?,
+            i8042: I8042::restore(&i8042)?,
+            debug: DebugPort::restore(&debug),
+            pci: RootBus::restore(&pci)?,
+            console,
+            request,
+        };
+        let vcpu = SoftwareVcpu::new(&cpu, cache_bytes);
+        if !board.clock.validate(vcpu.progress().units) {
+            return Err(impossible("clock", "it is ahead of the CPU, or its rate out of bounds"));
+        }
+        if !board.console.validate() {
+            return Err(impossible("console", "counts and bytes disagree"));
+        }
+        if sweep_page >= ram.pages() as u64 {
+            return Err(impossible("machine", "the digest's sweep is beyond the end of RAM"));
+        }
+        Ok(Machine {
+            vcpu: Box::new(vcpu),
+            ram_digest: RamDigest::new(&ram),
+            ram,
+            taken: board.console.written,
+            board,
+            powered_off,
+            sweep_page,
+            payload_hash: digest::of_payload(&payload),
+            payload,
+        })
+    }
+
+    /// The state at this boundary; RAM is beside it.
+    pub fn save(&self) -> MachineState {
+        MachineState {
+            version: STATE_VERSION,
+            memory_size: self.ram.size(),
+            cpu: self.vcpu.state(),
+            clock: self.board.clock,
+            lapic: self.board.lapic.save(),
+            ioapic: self.board.ioapic.save(),
+            serial: self.board.serial.save(),
+            cmos: self.board.cmos.save(),
+            acpi: self.board.acpi.save(),
+            i8042: self.board.i8042.save(),
+            debug: self.board.debug.save(),
+            pci: self.board.pci.save(),
+            console: self.board.console.clone(),
+            request: self.board.request,
+            powered_off: self.powered_off,
+            sweep_page: self.sweep_page,
+            payload: self.payload.clone(),
+        }
+    }
+
+    /// Guest RAM.
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// Where the machine is.
+    pub fn position(&self) -> Position {
+        Position(self.vcpu.progress().steps)
+    }
+
+    /// Virtual time at this boundary, in nanoseconds.
+    pub fn now(&self) -> u64 {
+        self.board.clock.now(self.vcpu.progress().units)
+    }
+
+    /// The rate of virtual time, see [`Input::Anchor`].
+    pub fn rate(&self) -> u64 {
+        self.board.clock.rate
+    }
+
+    /// Cost units so far: 8 a step, 1 a REP iteration.
+    pub fn units(&self) -> u64 {
+        self.vcpu.progress().units
+    }
+
+    /// True once the guest has powered the machine off.
+    pub fn powered_off(&self) -> bool {
+        self.powered_off
+    }
+
+    /// Bytes of serial input that would not be lost now.
+    pub fn serial_room(&self) -> usize {
+        self.board.serial.room()
+    }
+
+    /// The console's bytes on their way out.
+    pub fn console(&self) -> &Console {
+        &self.board.console
+    }
+
+    /// Applies an input at this boundary.
+    pub fn apply(&mut self, input: &Input) {
+        match input {
+            Input::Anchor { virtual_time, rate } => {
+                let units = self.vcpu.progress().units;
+                self.board.clock.anchor(units, *virtual_time, *rate);
+            }
+            Input::SerialInput(bytes) => self.board.serial_input(bytes),
+            Input::ConsoleEmitted { through } => {
+                self.board.console.emitted(*through);
+                self.taken = self.taken.max(self.board.console.emitted);
+            }
+            Input::PowerButton => self.board.power_button(),
+            Input::Reset => self.board.request = Some(Request::Reset),
+        }
+    }
+
+    /// Runs until `until`, a kick (after one step at least), or something the caller must see.
+    pub fn run(&mut self, until: Position, kick: &AtomicBool) -> Exit {
+        loop {
+            if self.powered_off {
+                return Exit::PoweredOff;
+            }
+            let at = self.vcpu.progress();
+            if at.steps >= until.0 {
+                return Exit::Until;
+            }
+            match self.board.request.take() {
+                Some(Request::PowerOff) => {
+                    self.vcpu.count_step();
+                    self.powered_off = true;
+                    return Exit::PoweredOff;
+                }
+                Some(Request::Reset) => {
+                    self.reset();
+                    return Exit::Reset;
+                }
+                None => {}
+            }
+            if kick.load(Ordering::Relaxed) {
+                return Exit::Kicked;
+            }
+            let mut fired = self.board.advance(at);
+            if self.board.lapic.acknowledge_nmi() {
+                self.vcpu.raise_nmi();
+                fired = true;
+            }
+            let deadline = self.board.lapic.deadline();
+            let limits = Limits {
+                steps: until.0,
+                units: deadline.map_or(u64::MAX, |time| self.board.clock.units_at(time)),
+                interrupt: self.board.lapic.pending_interrupt().is_some(),
+            };
+            match self.vcpu.run(&mut self.ram, &mut self.board, limits, kick) {
+                VcpuExit::Limit | VcpuExit::Bus => {}
+                VcpuExit::Kicked => return Exit::Kicked,
+                VcpuExit::Shutdown => self.board.request = Some(Request::Reset),
+                VcpuExit::Halted => {
+                    let here = self.vcpu.progress();
+                    let due = deadline.is_some_and(|time| time <= self.board.clock.now(here.units));
+                    if fired && here.steps == at.steps {
+                        // Something came and did not wake the CPU. That took this boundary: the
+                        // CPU goes on waiting at the next.
+                        self.vcpu.count_step();
+                    } else if !due {
+                        return Exit::Idle { deadline };
+                    }
+                }
+            }
+        }
+    }
+
+    /// One step from an idle boundary to its deadline. Only after [`Exit::Idle`] with that
+    /// deadline.
+    pub fn idle_jump(&mut self, deadline: u64) {
+        self.vcpu.count_step();
+        let units = self.vcpu.progress().units;
+        let rate = self.board.clock.rate;
+        self.board.clock.anchor(units, deadline, rate);
+    }
+
+    /// Resets the machine: one step.
+    fn reset(&mut self) {
+        self.vcpu.count_step();
+        self.ram.clear();
+        let state = self.vcpu.state().reset();
+        let cpu = boot(&mut self.ram, &self.payload, state)
+            .expect("the payload was loaded before, into RAM of the same size");
+        self.vcpu.set_state(&mut self.ram, &cpu);
+        self.board.reset();
+    }
+
+    /// What the guest wrote to its console since the last call, as an output at this boundary.
+    pub fn take_output(&mut self) -> Option<Output> {
+        let through = self.board.console.written;
+        if through == self.taken {
+            return None;
+        }
+        let bytes = self.board.console.since(self.taken);
+        self.taken = through;
+        Some(Output::Console { position: self.position(), through, bytes })
+    }
+
+    /// The digest at this boundary. Taking one moves the sweep, so it is itself something that both
+    /// sides do at the same positions.
+    pub fn digest(&mut self) -> Digest {
+        let written = self.ram.take_dirty();
+        let sum = self.ram_digest.bring_up(&mut self.ram, &written, self.sweep_page);
+        let pages = self.ram.pages() as u64;
+        self.sweep_page = (self.sweep_page + digest::SWEEP_PAGES) % pages;
+        digest::of_state(&self.save(), self.payload_hash, sum)
+    }
+
+    /// Empties the engine's caches, which must not be observable.
+    pub fn flush_caches(&mut self) {
+        self.vcpu.flush_caches(&mut self.ram);
+    }
+}
+
+/// Loads the payload and the tables into zeroed RAM; the CPU at the kernel's entry.
+fn boot(
+    ram: &mut GuestRam,
+    payload: &BootPayload,
+    mut cpu: CpuState,
+) -> Result<CpuState, CreateError> {
+    let entry = arch::boot::load(
+        ram,
+        &Payload {
+            kernel: &payload.kernel,
+            initramfs: &payload.initramfs,
+            cmdline: &payload.cmdline,
+        },
+    )?;
+    arch::acpi::write_tables(ram)?;
+    cpu.enter_kernel(&entry);
+    ram.replaced();
+    Ok(cpu)
+}

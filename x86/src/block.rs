@@ -1,0 +1,273 @@
+//! The cache of decoded blocks.
+//!
+//! Does: hold runs of [`Op`]s by physical address and code size, find them by linear address, drop
+//! those whose bytes were stored to. Does not: decode or translate (`cpu`).
+//!
+//! Invariant: **blocks are invisible.** While a block is held, its bytes are those it was decoded
+//! from: their pages have [`memory::WATCH_CODE`], and a store to them drops it before the next step.
+//! An entry of the jump cache is believed only in the epoch it was made in.
+
+use std::collections::BTreeMap;
+
+use memory::{GuestRam, WATCH_CODE, Write};
+
+use crate::op::{CodeSize, Op};
+
+/// Most instructions in a block.
+pub(crate) const LONGEST_BLOCK: usize = 48;
+
+const BUCKETS: usize = 1 << 15;
+const JUMPS: usize = 1 << 12;
+const NONE: u32 = u32::MAX;
+
+/// A run of decoded instructions in the arena.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    start: u32,
+    count: u16,
+    /// Bytes from the first instruction to the end of the last.
+    pub(crate) bytes: u16,
+}
+
+#[derive(Clone, Copy)]
+struct Block {
+    run: Run,
+    physical: u64,
+    size: CodeSize,
+    /// Physical page of the bytes beyond the first page, for a lone instruction that crosses.
+    second: Option<u64>,
+    live: bool,
+    next: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Jump {
+    linear: u64,
+    /// Epoch and mode, see `jump_key`; 0 matches nothing.
+    key: u64,
+    run: Run,
+}
+
+/// A page with decoded bytes.
+#[derive(Default)]
+struct CodePage {
+    blocks: Vec<u32>,
+    /// Bit per 8 bytes: some block was decoded from them.
+    decoded: [u64; 8],
+}
+
+/// The cache.
+pub(crate) struct BlockCache {
+    arena: Vec<Op>,
+    blocks: Vec<Block>,
+    buckets: Box<[u32]>,
+    pages: BTreeMap<u32, CodePage>,
+    jumps: Box<[Jump]>,
+    epoch: u64,
+    /// Most instructions in the arena.
+    capacity: usize,
+}
+
+impl BlockCache {
+    /// An empty cache that keeps to about `bytes` of memory.
+    pub(crate) fn new(bytes: usize) -> BlockCache {
+        let nothing = Jump { linear: 0, key: 0, run: Run { start: 0, count: 0, bytes: 0 } };
+        BlockCache {
+            arena: Vec::new(),
+            blocks: Vec::new(),
+            buckets: vec![NONE; BUCKETS].into_boxed_slice(),
+            pages: BTreeMap::new(),
+            jumps: vec![nothing; JUMPS].into_boxed_slice(),
+            epoch: 1,
+            // Two thirds for instructions, the rest for the books about them.
+            capacity: (bytes / 3 * 2 / size_of::<Op>()).max(4 * LONGEST_BLOCK),
+        }
+    }
+
+    /// The instructions of a run.
+    #[inline(always)]
+    pub(crate) fn ops(&self, run: Run) -> &[Op] {
+        &self.arena[run.start as usize..run.start as usize + usize::from(run.count)]
+    }
+
+    /// Key of jump-cache entries in this epoch for a mode (0–15).
+    #[inline(always)]
+    pub(crate) fn jump_key(&self, code_epoch: u64, mode: u64) -> u64 {
+        // Both epochs only grow, so their sum names the pair's moment.
+        (self.epoch + code_epoch) << 4 | mode
+    }
+
+    #[inline(always)]
+    fn jump_slot(linear: u64) -> usize {
+        ((linear ^ (linear >> 12)) as usize) & (JUMPS - 1)
+    }
+
+    /// The run at a linear address, if it was found there since the last change.
+    #[inline(always)]
+    pub(crate) fn jump(&self, linear: u64, key: u64) -> Option<Run> {
+        let entry = &self.jumps[Self::jump_slot(linear)];
+        (entry.linear == linear && entry.key == key).then_some(entry.run)
+    }
+
+    /// Remembers that `linear` leads to `run`.
+    pub(crate) fn remember_jump(&mut self, linear: u64, key: u64, run: Run) {
+        self.jumps[Self::jump_slot(linear)] = Jump { linear, key, run };
+    }
+
+    fn bucket(physical: u64) -> usize {
+        ((physical ^ (physical >> 13)) as usize) & (BUCKETS - 1)
+    }
+
+    /// The block at a physical address, with the page its tail lies in if it crosses.
+    pub(crate) fn find(&self, physical: u64, size: CodeSize) -> Option<(Run, Option<u64>)> {
+        let mut index = self.buckets[Self::bucket(physical)];
+        while index != NONE {
+            let block = &self.blocks[index as usize];
+            if block.physical == physical && block.size == size {
+                return Some((block.run, block.second));
+            }
+            index = block.next;
+        }
+        None
+    }
+
+    /// Adds a block decoded from `physical` (and `second`), whose pages are RAM and now watched by
+    /// the caller. Replaces one at the same address. May drop everything else first.
+    pub(crate) fn insert(
+        &mut self,
+        ram: &mut GuestRam,
+        ops: &[Op],
+        bytes: u16,
+        physical: u64,
+        second: Option<u64>,
+        size: CodeSize,
+    ) -> Run {
+        let run = self.append(ram, ops, bytes);
+        let index = self.blocks.len() as u32;
+        let bucket = Self::bucket(physical);
+        self.blocks.push(Block {
+            run,
+            physical,
+            size,
+            second,
+            live: true,
+            next: self.buckets[bucket],
+        });
+        self.buckets[bucket] = index;
+        for (start, length) in extents(&self.blocks[index as usize]).into_iter().flatten() {
+            let page = ram.page_index(start).expect("code lies in RAM");
+            ram.add_watch(page, WATCH_CODE);
+            let entry = self.pages.entry(page as u32).or_default();
+            entry.blocks.push(index);
+            mark(&mut entry.decoded, start, length);
+        }
+        run
+    }
+
+    /// Adds a run that nothing will find again.
+    pub(crate) fn append(&mut self, ram: &mut GuestRam, ops: &[Op], bytes: u16) -> Run {
+        if self.arena.len() + ops.len() > self.capacity || self.blocks.len() >= self.capacity / 2 {
+            self.clear(ram);
+        }
+        let start = self.arena.len() as u32;
+        self.arena.extend_from_slice(ops);
+        Run { start, count: ops.len() as u16, bytes }
+    }
+
+    /// True if the page has decoded bytes.
+    pub(crate) fn has_page(&self, index: usize) -> bool {
+        self.pages.contains_key(&(index as u32))
+    }
+
+    /// Drops the blocks that a store made stale.
+    pub(crate) fn code_written(&mut self, ram: &mut GuestRam, write: Write) {
+        let Some(page) = ram.page_index(write.address) else { return };
+        let Some(entry) = self.pages.get(&(page as u32)) else { return };
+        let mut stored = [0; 8];
+        mark(&mut stored, write.address, u64::from(write.length));
+        if entry.decoded.iter().zip(&stored).all(|(a, b)| a & b == 0) {
+            return;
+        }
+        let end = write.address + u64::from(write.length);
+        let stale: Vec<u32> = entry
+            .blocks
+            .iter()
+            .copied()
+            .filter(|&index| {
+                extents(&self.blocks[index as usize])
+                    .into_iter()
+                    .flatten()
+                    .any(|(start, length)| start < end && write.address < start + length)
+            })
+            .collect();
+        for index in stale {
+            self.drop_block(ram, index);
+        }
+    }
+
+    fn drop_block(&mut self, ram: &mut GuestRam, index: u32) {
+        let block = self.blocks[index as usize];
+        if !block.live {
+            return;
+        }
+        self.blocks[index as usize].live = false;
+        self.epoch += 1;
+        let bucket = Self::bucket(block.physical);
+        if self.buckets[bucket] == index {
+            self.buckets[bucket] = block.next;
+        } else {
+            let mut at = self.buckets[bucket];
+            while self.blocks[at as usize].next != index {
+                at = self.blocks[at as usize].next;
+            }
+            self.blocks[at as usize].next = block.next;
+        }
+        for (start, _) in extents(&block).into_iter().flatten() {
+            let page = ram.page_index(start).expect("code lies in RAM");
+            let Some(entry) = self.pages.get_mut(&(page as u32)) else { continue };
+            entry.blocks.retain(|&other| other != index);
+            if entry.blocks.is_empty() {
+                self.pages.remove(&(page as u32));
+                ram.remove_watch(page, WATCH_CODE);
+                continue;
+            }
+            entry.decoded = [0; 8];
+            for &other in &entry.blocks {
+                for (start, length) in extents(&self.blocks[other as usize]).into_iter().flatten() {
+                    if ram.page_index(start) == Some(page) {
+                        mark(&mut entry.decoded, start, length);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Drops everything.
+    pub(crate) fn clear(&mut self, ram: &mut GuestRam) {
+        self.epoch += 1;
+        for &page in self.pages.keys() {
+            ram.remove_watch(page as usize, WATCH_CODE);
+        }
+        self.pages.clear();
+        self.blocks.clear();
+        self.arena.clear();
+        self.buckets.fill(NONE);
+    }
+}
+
+/// Physical stretches of a block, each within a page.
+fn extents(block: &Block) -> [Option<(u64, u64)>; 2] {
+    let bytes = u64::from(block.run.bytes);
+    let first = bytes.min(4096 - (block.physical & 0xfff));
+    let second = block.second.filter(|_| first < bytes).map(|page| (page, bytes - first));
+    [Some((block.physical, first)), second]
+}
+
+/// Sets the bits of the 8-byte granules of a stretch within a page.
+fn mark(bits: &mut [u64; 8], start: u64, length: u64) {
+    let first = (start & 0xfff) / 8;
+    let last = ((start & 0xfff) + length - 1) / 8;
+    for granule in first..=last.min(511) {
+        bits[(granule / 64) as usize] |= 1 << (granule % 64);
+    }
+}

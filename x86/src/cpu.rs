@@ -1,0 +1,524 @@
+//! The run loop: boundaries, events, blocks.
+//!
+//! Does: at each boundary, in the architecture's order of priority, deliver debug traps, NMIs and
+//! interrupts, and otherwise execute the instruction at RIP, by the block where nothing can
+//! intervene. Does not: apply log entries or fire timers; the machine does, between runs.
+//!
+//! Invariant: `run` stops at exactly the step or the first boundary at or after the unit it was
+//! given, whatever lies in the caches. How instructions are grouped into blocks never shows.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use memory::{GuestRam, WATCH_CODE, WATCH_TABLE};
+
+use crate::block::{BlockCache, LONGEST_BLOCK, Run};
+use crate::bus::{Bus, Progress};
+use crate::core::{Core, UNITS_PER_STEP, canonical};
+use crate::decode::{self, Decoded, LONGEST};
+use crate::env::Env;
+use crate::fault::{Exec, Fault, Raised};
+use crate::flags;
+use crate::op::{CodeSize, Flow, Op};
+use crate::state::CpuState;
+use crate::system::debug::DR6_STEP;
+use crate::system::interrupt::Event;
+
+/// Why `run` returned; always at a boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// A limit was reached.
+    Limit,
+    /// Somebody asked for attention.
+    Kicked,
+    /// The bus was used: interrupt lines or timers may have changed.
+    Bus,
+    /// HLT, and nothing to wake it.
+    Halted,
+    /// Triple fault.
+    Shutdown,
+}
+
+/// Where a run ends at the latest, and what waits for the CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Stop exactly at this step.
+    pub steps: u64,
+    /// Stop at the first boundary at or after this unit.
+    pub units: u64,
+    /// An interrupt waits at the local APIC.
+    pub interrupt: bool,
+}
+
+/// The CPU.
+pub struct Cpu {
+    core: Core,
+    cache: BlockCache,
+}
+
+impl Cpu {
+    /// A CPU with cold caches that keep to about `cache_bytes`. The state comes from
+    /// [`CpuState::reset`] or [`Cpu::state`]; what comes from outside is validated first
+    /// ([`CpuState::validate`]).
+    pub fn new(state: &CpuState, cache_bytes: usize) -> Cpu {
+        Cpu { core: Core::from_state(state), cache: BlockCache::new(cache_bytes) }
+    }
+
+    /// The state at this boundary.
+    pub fn state(&self) -> CpuState {
+        self.core.to_state()
+    }
+
+    /// Replaces the state and forgets what the caches hold.
+    pub fn set_state(&mut self, ram: &mut GuestRam, state: &CpuState) {
+        self.flush(ram);
+        self.core = Core::from_state(state);
+    }
+
+    /// Empties the caches, which must not be observable.
+    pub fn flush(&mut self, ram: &mut GuestRam) {
+        self.core.mmu.flush(ram);
+        self.cache.clear(ram);
+    }
+
+    /// Steps and units so far.
+    pub fn progress(&self) -> Progress {
+        self.core.progress()
+    }
+
+    /// Counts a step that the machine makes itself (an idle jump, a reset).
+    pub fn count_step(&mut self) {
+        self.core.steps += 1;
+    }
+
+    /// True while the CPU waits in HLT.
+    pub fn halted(&self) -> bool {
+        self.core.halted
+    }
+
+    /// True if an interrupt would be taken at this boundary.
+    pub fn accepts_interrupt(&self) -> bool {
+        self.core.flags.has(flags::IF) && !self.core.sti_shadow && !self.core.ss_shadow
+    }
+
+    /// An NMI arrives.
+    pub fn raise_nmi(&mut self) {
+        self.core.nmi_pending = true;
+    }
+
+    /// Executes until a limit, a kick (after one step at least), or something the machine must see.
+    pub fn run(
+        &mut self,
+        ram: &mut GuestRam,
+        bus: &mut dyn Bus,
+        limits: Limits,
+        kick: &AtomicBool,
+    ) -> Exit {
+        let mut env = Env { ram, bus };
+        self.core.steps_limit = limits.steps;
+        self.core.units_limit = limits.units;
+        self.core.mmu.follow_dirty_log(env.ram);
+        self.core.attention = true;
+        let start = self.core.steps;
+        loop {
+            if self.core.attention {
+                self.core.attention = false;
+                if env.ram.has_touched() {
+                    self.follow_writes(env.ram);
+                }
+                if self.core.bus_used {
+                    self.core.bus_used = false;
+                    return Exit::Bus;
+                }
+            }
+            if self.core.shutdown {
+                return Exit::Shutdown;
+            }
+            let budget = self.budget();
+            if budget == 0 {
+                return Exit::Limit;
+            }
+            if self.core.steps != start && kick.load(Ordering::Relaxed) {
+                return Exit::Kicked;
+            }
+            if self.deliver_event(&mut env, limits.interrupt) {
+                continue;
+            }
+            if self.core.halted {
+                return Exit::Halted;
+            }
+            if self.careful() {
+                self.execute_carefully(&mut env);
+            } else {
+                self.execute_blocks(&mut env, budget, kick);
+            }
+        }
+    }
+
+    /// Instructions that fit before a limit.
+    fn budget(&self) -> u64 {
+        let at = self.core.progress();
+        let by_steps = self.core.steps_limit.saturating_sub(at.steps);
+        let by_units = self.core.units_limit.saturating_sub(at.units).div_ceil(UNITS_PER_STEP);
+        by_steps.min(by_units)
+    }
+
+    /// Drops what stores to watched pages made stale.
+    fn follow_writes(&mut self, ram: &mut GuestRam) {
+        let Some(writes) = ram.take_touched() else {
+            self.flush(ram);
+            return;
+        };
+        for write in writes {
+            let Some(index) = ram.page_index(write.address) else { continue };
+            let watch = ram.watch(index);
+            if watch & WATCH_CODE != 0 {
+                self.cache.code_written(ram, write);
+            }
+            if watch & WATCH_TABLE != 0 {
+                self.core.mmu.table_written(ram, write);
+            }
+        }
+    }
+
+    /// Delivers what has priority over the next instruction; true if something was delivered.
+    fn deliver_event(&mut self, env: &mut Env<'_>, interrupt: bool) -> bool {
+        let core = &mut self.core;
+        let shadow = core.sti_shadow || core.ss_shadow;
+        if core.pending_debug != 0 && !core.ss_shadow {
+            let cause = std::mem::take(&mut core.pending_debug);
+            core.dr6 |= cause;
+            core.dr7 &= !(1 << 13);
+            core.halted = false;
+            core.deliver(env, Event::Trap(Fault::DEBUG));
+            return true;
+        }
+        if core.nmi_pending && !core.nmi_blocked && !shadow {
+            core.nmi_pending = false;
+            core.nmi_blocked = true;
+            core.halted = false;
+            core.deliver(env, Event::External(2));
+            return true;
+        }
+        if interrupt && !shadow && core.flags.has(flags::IF) {
+            core.attention = true;
+            core.bus_used = true;
+            if let Some(vector) = env.bus.acknowledge_interrupt() {
+                core.halted = false;
+                core.deliver(env, Event::External(vector));
+            }
+            return true;
+        }
+        false
+    }
+
+    /// True if the next instruction must be executed alone, with the boundary rules around it.
+    fn careful(&self) -> bool {
+        let core = &self.core;
+        core.sti_shadow
+            || core.ss_shadow
+            || core.flags.has(flags::TF | flags::RF)
+            || core.watches_execution()
+    }
+
+    /// Executes one instruction (or REP iteration) and what belongs to its end.
+    fn execute_carefully(&mut self, env: &mut Env<'_>) {
+        let core = &mut self.core;
+        if core.watches_execution() && !core.flags.has(flags::RF) {
+            let linear = core.rip.wrapping_add(core.seg_base[1]);
+            let hits = core.execution_hits(linear);
+            if hits != 0 {
+                core.dr6 |= hits;
+                core.deliver(env, Event::Fault(Fault::DEBUG));
+                return;
+            }
+        }
+        let stepping = core.flags.has(flags::TF);
+        let (sti, ss) = (core.sti_shadow, core.ss_shadow);
+        let resume = core.flags.has(flags::RF);
+        let limit = core.steps_limit;
+        // A REP iteration is a step of its own here.
+        core.steps_limit = core.steps + 1;
+        core.trap_suppressed = false;
+        core.fresh_sti_shadow = false;
+        core.fresh_ss_shadow = false;
+        core.fresh_resume = false;
+        let done = match self.find(env) {
+            Ok(run) => self.execute(env, run, 1),
+            Err(Raised) => self.fault_at_fetch(env),
+        };
+        let core = &mut self.core;
+        core.steps_limit = limit;
+        core.attention = true;
+        // A shadow lasts for one instruction; one that this instruction set is fresh.
+        if sti && !core.fresh_sti_shadow {
+            core.sti_shadow = false;
+        }
+        if ss && !core.fresh_ss_shadow {
+            core.ss_shadow = false;
+        }
+        if done == Done::Retired && resume && !core.fresh_resume {
+            core.flags.system &= !flags::RF;
+        }
+        if done != Done::Faulted && stepping && !core.trap_suppressed {
+            core.pending_debug |= DR6_STEP;
+        }
+    }
+
+    /// Executes blocks until one ends in something else than a jump, or a limit.
+    fn execute_blocks(&mut self, env: &mut Env<'_>, mut budget: u64, kick: &AtomicBool) {
+        let limit = self.core.steps + budget;
+        loop {
+            let run = match self.find(env) {
+                Ok(run) => run,
+                Err(Raised) => {
+                    self.fault_at_fetch(env);
+                    return;
+                }
+            };
+            if !self.execute_fast(env, run, budget) {
+                return;
+            }
+            budget = limit.saturating_sub(self.core.steps);
+            if budget == 0 || kick.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// Executes a run; true if the next block can follow at once.
+    #[inline(always)]
+    fn execute_fast(&mut self, env: &mut Env<'_>, run: Run, budget: u64) -> bool {
+        let ops = self.cache.ops(run);
+        let ops = &ops[..(ops.len() as u64).min(budget) as usize];
+        let core = &mut self.core;
+        core.gpr[17] = core.rip;
+        for (index, op) in ops.iter().enumerate() {
+            core.op_index = index as u32;
+            match (op.run)(core, env, op) {
+                Ok(Flow::Next) if !core.attention => {}
+                Ok(Flow::Jump) => {
+                    core.steps += u64::from(core.op_index) + 1;
+                    core.op_index = 0;
+                    return !core.attention;
+                }
+                other => {
+                    Self::finish(core, env, op, other);
+                    return false;
+                }
+            }
+        }
+        let last = &ops[ops.len() - 1];
+        core.rip = core.next_rip(last);
+        core.steps += ops.len() as u64;
+        core.op_index = 0;
+        true
+    }
+
+    /// Executes at most `most` instructions of a run.
+    fn execute(&mut self, env: &mut Env<'_>, run: Run, most: usize) -> Done {
+        let ops = self.cache.ops(run);
+        let core = &mut self.core;
+        core.gpr[17] = core.rip;
+        let mut done = Done::Retired;
+        for (index, op) in ops[..ops.len().min(most)].iter().enumerate() {
+            core.op_index = index as u32;
+            let flow = (op.run)(core, env, op);
+            done = Self::finish(core, env, op, flow);
+        }
+        done
+    }
+
+    /// Does what an instruction's outcome asks for.
+    fn finish(core: &mut Core, env: &mut Env<'_>, op: &Op, flow: Exec<Flow>) -> Done {
+        let before = u64::from(std::mem::take(&mut core.op_index));
+        match flow {
+            Ok(Flow::Next | Flow::Leave) => core.rip = core.next_rip(op),
+            Ok(Flow::Jump) => {}
+            Ok(Flow::Repeat) => {
+                core.rip = core.rip_of(op);
+                core.steps += before + 1;
+                return Done::Repeating;
+            }
+            Err(Raised) => {
+                core.rip = core.rip_of(op);
+                core.steps += before;
+                let fault = core.fault;
+                core.deliver(env, Event::Fault(fault));
+                return Done::Faulted;
+            }
+        }
+        core.steps += before + 1;
+        Done::Retired
+    }
+
+    fn fault_at_fetch(&mut self, env: &mut Env<'_>) -> Done {
+        let fault = self.core.fault;
+        self.core.deliver(env, Event::Fault(fault));
+        Done::Faulted
+    }
+
+    // ---- finding and building blocks -------------------------------------------------------
+
+    /// The run at RIP.
+    #[inline(always)]
+    fn find(&mut self, env: &mut Env<'_>) -> Exec<Run> {
+        let core = &self.core;
+        let linear = core.rip.wrapping_add(core.seg_base[1]);
+        let mode = core.code_size as u64 | u64::from(core.cpl == 3) << 2;
+        let key = self.cache.jump_key(core.mmu.code_epoch, mode);
+        if let Some(run) = self.cache.jump(linear, key)
+            && (core.in_64bit() || self.within_limit(run))
+        {
+            return Ok(run);
+        }
+        self.find_slowly(env, linear, mode)
+    }
+
+    /// True if a run lies within the code segment.
+    fn within_limit(&self, run: Run) -> bool {
+        let last = self.core.rip + u64::from(run.bytes) - 1;
+        last <= u64::from(self.core.segments[1].limit)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_slowly(&mut self, env: &mut Env<'_>, linear: u64, mode: u64) -> Exec<Run> {
+        let core = &mut self.core;
+        let linear = if core.long_mode() { linear } else { linear & 0xffff_ffff };
+        if core.in_64bit() && !canonical(linear) {
+            return core.raise(Fault::protection(0));
+        }
+        if !core.in_64bit() && core.rip > u64::from(core.segments[1].limit) {
+            return core.raise(Fault::protection(0));
+        }
+        let physical = core.translate_fetch(env.ram, linear)?;
+        let size = core.code_size;
+        let run = match self.cache.find(physical, size) {
+            Some((run, None)) => run,
+            Some((run, Some(page))) => {
+                // The tail's page is translated each time: it may have changed.
+                let tail = (linear | 0xfff).wrapping_add(1);
+                if self.core.translate_fetch(env.ram, tail)? == page {
+                    return self.limited(env, run);
+                }
+                return self.build(env, linear, physical, size);
+            }
+            None => self.build(env, linear, physical, size)?,
+        };
+        let run = self.limited(env, run)?;
+        let crosses = (physical & 0xfff) + u64::from(run.bytes) > 4096;
+        if !crosses && env.ram.page_index(physical).is_some() {
+            let key = self.cache.jump_key(self.core.mmu.code_epoch, mode);
+            self.cache.remember_jump(self.core.rip.wrapping_add(self.core.seg_base[1]), key, run);
+        }
+        Ok(run)
+    }
+
+    /// Cuts a run down to what lies within the code segment.
+    fn limited(&mut self, env: &mut Env<'_>, run: Run) -> Exec<Run> {
+        if self.core.in_64bit() || self.within_limit(run) {
+            return Ok(run);
+        }
+        let first = self.cache.ops(run)[0];
+        let last = self.core.rip + u64::from(first.length.max(1)) - 1;
+        if last > u64::from(self.core.segments[1].limit) {
+            return self.core.raise(Fault::protection(0));
+        }
+        Ok(self.cache.append(env.ram, &[first], u16::from(first.length)))
+    }
+
+    /// Decodes a block.
+    fn build(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        physical: u64,
+        size: CodeSize,
+    ) -> Exec<Run> {
+        let Some(page) = env.ram.page_index(physical) else {
+            // Nothing there: all ones, which is no instruction.
+            let Decoded::Op { op, .. } = decode::decode(&[0xff; LONGEST], 0, size) else {
+                unreachable!("fifteen bytes are enough")
+            };
+            return Ok(self.cache.append(env.ram, &[op], 1));
+        };
+        let start = (physical & 0xfff) as usize;
+        let mut ops: Vec<Op> = Vec::with_capacity(LONGEST_BLOCK);
+        let mut bytes = 0;
+        while ops.len() < LONGEST_BLOCK {
+            let rest = &env.ram.page(page)[start + bytes..];
+            let window = &rest[..rest.len().min(LONGEST)];
+            if window.is_empty() {
+                break;
+            }
+            match decode::decode(window, bytes as u16, size) {
+                // What is invalid rests on bytes nobody counted: it gets a block of its own.
+                Decoded::Op { op, .. } if op.length == 0 && !ops.is_empty() => break,
+                Decoded::Op { op, ends_block } => {
+                    bytes += usize::from(op.length);
+                    ops.push(op);
+                    if ends_block {
+                        break;
+                    }
+                }
+                Decoded::Short if ops.is_empty() => {
+                    return self.build_crossing(env, linear, physical, size);
+                }
+                Decoded::Short => break,
+            }
+        }
+        if bytes == 0 {
+            bytes = LONGEST.min(4096 - start);
+        }
+        self.core.mmu.watch(env.ram, page, WATCH_CODE);
+        let run = self.cache.insert(env.ram, &ops, bytes as u16, physical, None, size);
+        Ok(run)
+    }
+
+    /// Decodes an instruction whose bytes lie in two pages, as a block of its own.
+    fn build_crossing(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        physical: u64,
+        size: CodeSize,
+    ) -> Exec<Run> {
+        let first = (4096 - (physical & 0xfff)) as usize;
+        let tail = (linear | 0xfff).wrapping_add(1);
+        if !self.core.in_64bit() && self.core.rip + first as u64 > u64::from(self.core.segments[1].limit) {
+            return self.core.raise(Fault::protection(0));
+        }
+        if self.core.in_64bit() && !canonical(tail) {
+            return self.core.raise(Fault::protection(0));
+        }
+        let tail = if self.core.long_mode() { tail } else { tail & 0xffff_ffff };
+        let second = self.core.translate_fetch(env.ram, tail)?;
+        let mut window = [0xff; LONGEST];
+        let head = first.min(LONGEST);
+        env.ram.read(physical, &mut window[..head]).expect("the first page is RAM");
+        let in_ram = env.ram.read(second, &mut window[head..]).is_ok();
+        let Decoded::Op { op, .. } = decode::decode(&window, 0, size) else {
+            unreachable!("fifteen bytes are enough")
+        };
+        let length = if op.length == 0 { LONGEST as u16 } else { u16::from(op.length) };
+        if !in_ram {
+            return Ok(self.cache.append(env.ram, &[op], length));
+        }
+        for address in [physical, second] {
+            let page = env.ram.page_index(address).expect("both pages are RAM");
+            self.core.mmu.watch(env.ram, page, WATCH_CODE);
+        }
+        Ok(self.cache.insert(env.ram, &[op], length, physical, Some(second), size))
+    }
+}
+
+/// How an instruction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// It is over.
+    Retired,
+    /// A REP iteration is over, others follow.
+    Repeating,
+    /// It raised an exception, which was delivered.
+    Faulted,
+}

@@ -1,0 +1,92 @@
+//! What the guest may learn of CPU, time and chance: CPUID, RDTSC, RDTSCP, RDRAND, RDPMC.
+//!
+//! Invariant: every answer comes from the CPU model, from virtual time or from the seeded
+//! generator; nothing of the host shows.
+
+use iced_x86::{Instruction, Mnemonic};
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+use crate::core::{Core, cr4};
+use crate::decode::operands::gpr;
+use crate::env::Env;
+use crate::fault::{Exec, Fault};
+use crate::op::{CodeSize, Flow, Op, Selected};
+use crate::word::Word;
+
+/// Names the handler.
+pub(crate) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Selected> {
+    match insn.mnemonic() {
+        Mnemonic::Cpuid => Selected::inline(cpuid),
+        Mnemonic::Rdtsc => Selected::inline(rdtsc),
+        Mnemonic::Rdtscp => Selected::inline(rdtscp),
+        Mnemonic::Rdpmc => Selected::inline(rdpmc),
+        Mnemonic::Rdrand => {
+            op.dst = gpr(insn.op0_register());
+            match insn.op0_register().size() {
+                2 => Selected::inline(rdrand::<u16>),
+                4 => Selected::inline(rdrand::<u32>),
+                _ => Selected::inline(rdrand::<u64>),
+            }
+        }
+        _ => None,
+    }
+}
+
+fn cpuid(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+    let (leaf, subleaf) = (core.reg::<u32>(0), core.reg::<u32>(1));
+    let found = arch::cpuid::cpuid(arch::cpuid::Profile::V1, leaf, subleaf);
+    core.set_reg::<u32>(0, found.eax);
+    core.set_reg::<u32>(3, found.ebx);
+    core.set_reg::<u32>(1, found.ecx);
+    core.set_reg::<u32>(2, found.edx);
+    Ok(Flow::Next)
+}
+
+fn may_read_tsc(core: &mut Core) -> Exec<()> {
+    if core.cr4 & cr4::TSD != 0 && core.cpl != 0 && core.protected() {
+        return core.raise(Fault::protection(0));
+    }
+    Ok(())
+}
+
+fn set_pair(core: &mut Core, value: u64) {
+    core.set_reg::<u32>(0, value as u32);
+    core.set_reg::<u32>(2, (value >> 32) as u32);
+}
+
+fn rdtsc(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+    may_read_tsc(core)?;
+    let tsc = core.tsc(env);
+    set_pair(core, tsc);
+    Ok(Flow::Next)
+}
+
+fn rdtscp(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    rdtsc(core, env, op)?;
+    core.set_reg::<u32>(1, core.msr.tsc_aux as u32);
+    Ok(Flow::Next)
+}
+
+/// There are no counters: every index is invalid.
+fn rdpmc(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+    core.raise(Fault::protection(0))
+}
+
+fn rdrand<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let value = core.random();
+    core.set_reg::<T>(op.dst, T::from64(value));
+    // CF says that the value is good; the others are cleared.
+    core.flags.set_arithmetic(crate::flags::CF);
+    Ok(Flow::Next)
+}
+
+impl Core {
+    /// The next 64 bits of the machine's generator (ChaCha20 keyed by the seed).
+    fn random(&mut self) -> u64 {
+        let mut generator = ChaCha20Rng::from_seed(self.random_seed);
+        generator.set_word_pos(u128::from(self.random_words));
+        self.random_words = self.random_words.wrapping_add(2);
+        generator.next_u64()
+    }
+}

@@ -1,0 +1,78 @@
+//! CLI, STI, HLT, CLAC, STAC, and instructions that only serialise or flush.
+//!
+//! Invariant: STI opens its shadow only when it sets IF.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use crate::core::Core;
+use crate::env::Env;
+use crate::fault::{Exec, Fault};
+use crate::flags;
+use crate::op::{CodeSize, Flow, Op, Selected};
+
+/// Names the handler.
+pub(crate) fn select(insn: &Instruction, _: &mut Op, _: CodeSize) -> Option<Selected> {
+    match insn.mnemonic() {
+        Mnemonic::Cli => Selected::inline(cli),
+        Mnemonic::Sti => Selected::last(sti),
+        Mnemonic::Hlt => Selected::last(hlt),
+        Mnemonic::Clac => Selected::inline(set_ac::<false>),
+        Mnemonic::Stac => Selected::inline(set_ac::<true>),
+        Mnemonic::Wbinvd | Mnemonic::Invd => Selected::inline(flush_caches),
+        _ => None,
+    }
+}
+
+fn may_change_if(core: &mut Core) -> Exec<()> {
+    if core.protected() && core.cpl > core.iopl() {
+        return core.raise(Fault::protection(0));
+    }
+    Ok(())
+}
+
+fn cli(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+    may_change_if(core)?;
+    core.flags.system &= !flags::IF;
+    Ok(Flow::Next)
+}
+
+fn sti(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+    may_change_if(core)?;
+    if !core.flags.has(flags::IF) {
+        core.flags.system |= flags::IF;
+        core.sti_shadow = true;
+        core.fresh_sti_shadow = true;
+    }
+    Ok(Flow::Leave)
+}
+
+fn hlt(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+    if core.cpl != 0 {
+        return core.raise(Fault::protection(0));
+    }
+    core.halted = true;
+    Ok(Flow::Leave)
+}
+
+fn set_ac<const SET: bool>(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+    if !core.protected() || core.v8086() {
+        return core.raise(Fault::UNDEFINED);
+    }
+    if core.cpl != 0 {
+        return core.raise(Fault::UNDEFINED);
+    }
+    if SET {
+        core.flags.system |= flags::AC;
+    } else {
+        core.flags.system &= !flags::AC;
+    }
+    core.select_tlb();
+    Ok(Flow::Next)
+}
+
+fn flush_caches(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+    if core.cpl != 0 {
+        return core.raise(Fault::protection(0));
+    }
+    Ok(Flow::Next)
+}
