@@ -13,6 +13,7 @@ use std::sync::mpsc;
 
 use thiserror::Error;
 
+use crate::authority::AuthorityError;
 use crate::config::{ConfigError, FtEnableConfig, FtReceiveConfig, Lease, VmConfig, VmId};
 use crate::status::{VmState, VmStatus};
 
@@ -174,6 +175,9 @@ pub enum VmError {
     /// The configuration does not allow it.
     #[error("the configuration does not allow it")]
     Config(#[from] ConfigError),
+    /// This process may not speak for the VM.
+    #[error("this process may not start the virtual machine")]
+    Authority(#[from] AuthorityError),
     /// The engine that was asked for is not available.
     #[error("the {engine} engine is not available: {reason}")]
     Engine {

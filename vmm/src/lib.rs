@@ -6,6 +6,7 @@
 //! Invariant: dependencies run downwards; nothing below this crate knows of it.
 
 pub mod api;
+pub mod authority;
 pub mod config;
 pub mod control;
 pub mod host;

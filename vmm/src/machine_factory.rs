@@ -7,7 +7,8 @@
 
 use std::path::PathBuf;
 
-use crate::config::{FtReceiveConfig, Lease, VmConfig, VmId};
+use crate::authority;
+use crate::config::{FtConfig, FtReceiveConfig, Lease, VmConfig, VmId};
 use crate::control::{EventSender, Vm, VmError, VmFactory};
 use crate::host::random;
 
@@ -79,7 +80,14 @@ impl MachineFactory {
 }
 
 impl VmFactory for MachineFactory {
-    fn build(&mut self, _config: &VmConfig, _events: EventSender) -> Result<Box<dyn Vm>, VmError> {
+    fn build(&mut self, config: &VmConfig, _events: EventSender) -> Result<Box<dyn Vm>, VmError> {
+        if let Some(FtConfig {
+            id: Some(id),
+            lease: Some(lease),
+        }) = &config.ft
+        {
+            authority::may_boot(*id, lease)?;
+        }
         Err(VmError::NotYet {
             what: "booting a machine",
         })
@@ -95,10 +103,8 @@ impl VmFactory for MachineFactory {
         })
     }
 
-    fn ft_override(&mut self, _id: VmId, _lease: &Lease) -> Result<(), VmError> {
-        Err(VmError::NotYet {
-            what: "ending a chain of generations",
-        })
+    fn ft_override(&mut self, id: VmId, lease: &Lease) -> Result<(), VmError> {
+        Ok(authority::end_chain(id, lease)?)
     }
 
     fn fresh_id(&mut self) -> Result<VmId, VmError> {

@@ -10,6 +10,7 @@ pub mod api_socket;
 pub mod clock;
 pub mod console_sink;
 pub mod event_monitor;
+pub mod file_arbiter;
 pub mod logger;
 pub mod random;
 pub mod signals;
