@@ -7,5 +7,8 @@
 //! Invariant: the same payload and RAM size make the same bytes at the same addresses, on every
 //! host; nothing here is asked of the host.
 
+pub mod acpi;
 pub mod boot;
+pub mod cpuid;
 pub mod layout;
+pub mod smbios;
