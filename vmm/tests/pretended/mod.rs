@@ -1,4 +1,5 @@
 //! A machine that only pretends: it has states and answers, and no guest.
+#![allow(dead_code)] // Each test program uses its part.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -59,6 +60,17 @@ impl Control {
             self.0
                 .1
                 .wait_while(shared, |shared| shared.held.is_empty())
+                .unwrap(),
+        );
+    }
+
+    /// Waits until the machine is asked to do that.
+    pub fn wait_for_command(&self, name: &str) {
+        let shared = self.0.0.lock().unwrap();
+        drop(
+            self.0
+                .1
+                .wait_while(shared, |shared| !shared.commands.contains(&name))
                 .unwrap(),
         );
     }
