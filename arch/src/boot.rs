@@ -77,7 +77,12 @@ pub struct EntryPoint {
     pub data_selector: u16,
     /// TR: a busy 32-bit TSS, base 0, limit 0x67.
     pub task_selector: u16,
+    /// IA32_MTRR_DEF_TYPE as firmware leaves it. Linux does without PAT if MTRRs are disabled.
+    pub mtrr_default_type: u64,
 }
+
+/// MTRRs enabled, write-back everywhere; what is MMIO, the guest maps uncached by itself.
+const MTRR_WRITE_BACK: u64 = 1 << 11 | 6;
 
 /// Descriptors at entry: null, task, and where the Linux boot protocol asks for them, code at 0x10
 /// and data at 0x18.
@@ -127,6 +132,7 @@ pub fn load(ram: &mut GuestRam, payload: &Payload) -> Result<EntryPoint, Error> 
         code_selector: 0x10,
         data_selector: 0x18,
         task_selector: 0x08,
+        mtrr_default_type: MTRR_WRITE_BACK,
     })
 }
 

@@ -85,7 +85,6 @@ fn pci_root(ram_size: u64) -> Vec<u8> {
         &[
             &name("_HID", &EISAName::new("PNP0A08")),
             &name("_CID", &EISAName::new("PNP0A03")),
-            &name("_ADR", &0u8),
             &name("_SEG", &0u8),
             &name("_BBN", &0u8),
             &name("_UID", &0u8),
