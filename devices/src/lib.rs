@@ -16,7 +16,6 @@ pub mod i8042;
 pub mod ioapic;
 pub mod lapic;
 mod message;
-pub mod rng;
 pub mod serial;
 mod state;
 
