@@ -204,7 +204,8 @@ impl<'a> Chain<'a> {
             &[],
         )?;
         backup.ready()?;
-        backup.remote(&["ft-receive", "--listen", &peer(&place, port)])?;
+        let (address, insecure) = address(&place, port);
+        backup.remote(&["ft-receive", "--listen", &address, "--insecure", insecure])?;
         self.enable(backup, port)
     }
 
@@ -216,9 +217,16 @@ impl<'a> Chain<'a> {
 
     fn enable(&mut self, backup: Vmm, port: u16) -> Outcome<()> {
         let lease = format!("file:{}", self.scratch.join("flag").display());
-        let address = peer(backup.place(), port);
-        self.primary
-            .remote(&["ft-enable", "--peer", &address, "--lease", &lease])?;
+        let (address, insecure) = address(backup.place(), port);
+        self.primary.remote(&[
+            "ft-enable",
+            "--peer",
+            &address,
+            "--lease",
+            &lease,
+            "--insecure",
+            insecure,
+        ])?;
         self.backup = Some(backup);
         Ok(())
     }
@@ -413,14 +421,10 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// How `ft-receive` and `ft-enable` name an address.
-fn peer(place: &Place, port: u16) -> String {
-    let insecure = if place.is_loopback() {
-        ""
-    } else {
-        ",insecure=on"
-    };
-    format!("tcp:{}:{port}{insecure}", place.address)
+/// How `ft-receive` and `ft-enable` name an address, and what else they want for it.
+fn address(place: &Place, port: u16) -> (String, &'static str) {
+    let insecure = if place.is_loopback() { "off" } else { "on" };
+    (format!("tcp:{}:{port}", place.address), insecure)
 }
 
 /// What a backup showed, which must be nothing.

@@ -67,12 +67,32 @@ impl Vmm {
     ) -> Outcome<Self> {
         let socket = scratch.join(format!("{name}.sock"));
         let mut command = place.command(&installation.vmm);
-        command
-            .arg("--api-socket")
-            .arg(&socket)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.arg("--api-socket").arg(&socket).args(arguments);
+        Vmm::spawn(installation, name, place, output, socket, command)
+    }
+
+    /// Starts one that nobody can ask anything.
+    pub fn start_without_api(
+        installation: &Installation,
+        name: &str,
+        arguments: &[&str],
+    ) -> Outcome<Self> {
+        let place = Place::loopback();
+        let mut command = place.command(&installation.vmm);
+        command.args(arguments);
+        let socket = PathBuf::from("/dev/null");
+        Vmm::spawn(installation, name, &place, Output::Pipe, socket, command)
+    }
+
+    fn spawn(
+        installation: &Installation,
+        name: &str,
+        place: &Place,
+        output: Output,
+        socket: PathBuf,
+        mut command: Command,
+    ) -> Outcome<Self> {
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
         let datagrams = match output {
             Output::Pipe => {
                 command.stdout(Stdio::piped());

@@ -12,11 +12,11 @@ use integration::{Failure, Outcome};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts a machine that must be refused, and sees that the error says `why`.
-fn refused(scratch: &Scratch, kernel: &str, extra: &[&str], why: &[&str]) -> Outcome<()> {
+fn refused(kernel: &str, extra: &[&str], why: &[&str]) -> Outcome<()> {
     let installation = Installation::find()?;
     let mut arguments = vec!["--kernel", kernel, "--serial", "tty", "--console", "off"];
     arguments.extend(extra);
-    let mut vmm = Vmm::start(&installation, scratch, "vmm", &arguments)?;
+    let mut vmm = Vmm::start_without_api(&installation, "vmm", &arguments)?;
     let status = vmm.ended(PATIENCE)?;
     let said = vmm.errors.text();
     let wrong = if status.code().is_none_or(|code| code == 0 || code > 100) {
@@ -38,7 +38,7 @@ fn refused(scratch: &Scratch, kernel: &str, extra: &[&str], why: &[&str]) -> Out
 fn a_kernel_that_does_not_exist() -> Outcome<()> {
     let scratch = Scratch::new()?;
     let path = scratch.join("nothing-here");
-    refused(&scratch, &path.to_string_lossy(), &[], &["nothing-here"])
+    refused(&path.to_string_lossy(), &[], &["nothing-here"])
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_kernel_file_that_is_none() -> Outcome<()> {
     ] {
         let path = scratch.join(name);
         fs::write(&path, bytes)?;
-        refused(&scratch, &path.to_string_lossy(), &[], &["kernel"])
+        refused(&path.to_string_lossy(), &[], &["kernel"])
             .map_err(|failure| failure.during(name))?;
     }
     Ok(())
@@ -64,7 +64,6 @@ fn an_initramfs_that_does_not_exist() -> Outcome<()> {
     let scratch = Scratch::new()?;
     let path = scratch.join("nothing-here");
     refused(
-        &scratch,
         &installation.vmlinux.to_string_lossy(),
         &["--initramfs", &path.to_string_lossy()],
         &["nothing-here"],
@@ -74,10 +73,8 @@ fn an_initramfs_that_does_not_exist() -> Outcome<()> {
 #[test]
 fn too_little_memory() -> Outcome<()> {
     let installation = Installation::find()?;
-    let scratch = Scratch::new()?;
     for kernel in [&installation.vmlinux, &installation.bzimage] {
         refused(
-            &scratch,
             &kernel.to_string_lossy(),
             &["--memory", "size=16M"],
             &["memory"],
@@ -90,20 +87,17 @@ fn too_little_memory() -> Outcome<()> {
 #[test]
 fn more_than_one_vcpu() -> Outcome<()> {
     let installation = Installation::find()?;
-    let scratch = Scratch::new()?;
     refused(
-        &scratch,
         &installation.vmlinux.to_string_lossy(),
         &["--cpus", "boot=2"],
-        &["vcpu"],
+        &["virtual cpu"],
     )
 }
 
 #[test]
 fn options_that_do_not_exist() -> Outcome<()> {
     let installation = Installation::find()?;
-    let scratch = Scratch::new()?;
     let kernel = installation.vmlinux.to_string_lossy();
-    refused(&scratch, &kernel, &["--memory", "sise=512M"], &["sise"])?;
-    refused(&scratch, &kernel, &["--memory", "size=many"], &["many"])
+    refused(&kernel, &["--memory", "sise=512M"], &["sise"])?;
+    refused(&kernel, &["--memory", "size=many"], &["many"])
 }
