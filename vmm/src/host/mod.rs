@@ -7,6 +7,8 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod api_socket;
+pub mod arbiter_thread;
+pub mod channel_thread;
 pub mod clock;
 pub mod console_sink;
 pub mod event_monitor;
