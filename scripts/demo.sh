@@ -83,15 +83,22 @@ remote() {
     "$binaries/ch-remote" --api-socket "$run/host-$host.sock" "$@"
 }
 
+has_ended() { ! kill -0 "$1" 2>/dev/null; }
 # await SECONDS WHAT COMMAND...: tries the command until it succeeds.
 await() {
-    local deadline=$((SECONDS + $1)) what=$2
+    local deadline=$((SECONDS + $1)) what=$2 pid
     shift 2
     until "$@"; do
         if [ "$SECONDS" -ge "$deadline" ]; then
             echo "demo: $what did not happen in time"
             return 1
         fi
+        for pid in $pid_a $pid_b; do
+            if has_ended "$pid" && ! "$@"; then
+                echo "demo: a hypervisor ended before $what"
+                return 1
+            fi
+        done
         sleep 0.05
     done
 }
@@ -108,7 +115,6 @@ has_line() {
     line=$(line_of "$1") || true
     [ "${line:-0}" -ge "$2" ]
 }
-has_ended() { ! kill -0 "$1" 2>/dev/null; }
 # What both sides say, on one line each.
 show_both() {
     local host

@@ -30,9 +30,6 @@ if cargo nextest --version >/dev/null 2>&1; then nextest=yes; else nextest=no; f
 
 skips=$(mktemp)
 trap 'rm -f "$skips"' EXIT
-skip() {
-    echo "$1" | tee -a "$skips"
-}
 
 stage_dependencies() {
     scripts/install-dependencies.sh
@@ -70,19 +67,14 @@ tests() {
 }
 
 stage_unit() {
-    tests 'not (binary(simulator) or (package(integration) and kind(test)))' \
+    tests 'not (binary(simulation) or (package(integration) and kind(test)))' \
         --workspace --exclude integration --lib --bins
     # nextest has no documentation tests.
     cargo test --locked --profile checked --workspace --doc --quiet
 }
 
 stage_simulator() {
-    local sources=(*/tests/simulator.rs */tests/simulator/main.rs)
-    if [ ! -e "${sources[0]}" ] && [ ! -e "${sources[1]}" ]; then
-        skip "simulator: no crate has a test of that name yet"
-        return
-    fi
-    tests 'binary(simulator)' --workspace --test simulator -- --nocapture
+    tests 'binary(simulation)' --package ft --test simulation -- --nocapture
 }
 
 stage_integration() {
