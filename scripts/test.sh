@@ -68,7 +68,7 @@ tests() {
 
 stage_unit() {
     tests 'not (binary(simulation) or (package(integration) and kind(test)))' \
-        --workspace --exclude integration --lib --bins
+        --workspace --exclude integration --tests
     # nextest has no documentation tests.
     cargo test --locked --profile checked --workspace --doc --quiet
 }
