@@ -66,6 +66,7 @@ pub(crate) fn decode(bytes: &[u8], offset: u16, size: CodeSize) -> Decoded {
     op.bits |= if instruction.has_rep_prefix() { REP } else { 0 };
     op.bits |= if instruction.has_repne_prefix() { REPNE } else { 0 };
     op.bits |= if instruction.has_lock_prefix() { LOCK } else { 0 };
+    op.extra = ops::x87::opcode(&bytes[..instruction.len()]);
     for select in FAMILIES {
         if let Some(selected) = select(&instruction, &mut op, size) {
             op.run = selected.run;
