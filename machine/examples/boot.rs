@@ -50,10 +50,12 @@ fn main() {
                 println!("\nidle for ever");
                 break;
             }
-            Exit::Reset => println!("\nreset"),
+            Exit::Reset => println!("\nreset at {}", machine.position()),
             Exit::PoweredOff => break,
         }
     }
+    let cpu = machine.save().cpu;
+    println!("\nrip {:#x} cr2 {:#x} gpr {:x?}", cpu.rip, cpu.cr2, cpu.gpr);
     let seconds = start.elapsed().as_secs_f64();
     let steps = machine.position().0;
     println!(

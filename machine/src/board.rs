@@ -197,8 +197,8 @@ impl VmOps for Board {
         } else if address.wrapping_sub(ioapic::BASE) < APIC_WINDOW {
             Some(self.ioapic.mmio_read((address - ioapic::BASE) & !3))
         } else {
-            let offset = address.wrapping_sub(arch::layout::PCI_ECAM_START);
-            if offset < arch::layout::PCI_ECAM_SIZE {
+            let offset = address.wrapping_sub(arch::layout::ECAM_START);
+            if offset < arch::layout::ECAM_LENGTH {
                 self.pci.ecam_read(offset, data);
             }
             None
@@ -238,8 +238,8 @@ impl VmOps for Board {
                 self.lapic.receive(message);
             }
         } else {
-            let offset = address.wrapping_sub(arch::layout::PCI_ECAM_START);
-            if offset < arch::layout::PCI_ECAM_SIZE {
+            let offset = address.wrapping_sub(arch::layout::ECAM_START);
+            if offset < arch::layout::ECAM_LENGTH {
                 self.pci.ecam_write(offset, &bytes[..usize::from(size.min(8))]);
             }
         }

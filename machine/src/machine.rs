@@ -389,7 +389,8 @@ fn boot(
             cmdline: &payload.cmdline,
         },
     )?;
-    arch::acpi::write_tables(ram)?;
+    arch::acpi::write(ram)?;
+    arch::smbios::write(ram)?;
     cpu.enter_kernel(&entry);
     ram.replaced();
     Ok(cpu)

@@ -71,7 +71,10 @@ impl Cpu {
     /// Replaces the state and forgets what the caches hold.
     pub fn set_state(&mut self, ram: &mut GuestRam, state: &CpuState) {
         self.flush(ram);
+        // The epoch of the caches outlives the state: it never goes back.
+        let epoch = self.core.mmu.code_epoch;
         self.core = Core::from_state(state);
+        self.core.mmu.code_epoch = epoch + 1;
     }
 
     /// Empties the caches, which must not be observable.

@@ -311,6 +311,7 @@ impl CpuState {
         self.gpr[3] = entry.rbx;
         self.gpr[4] = entry.rsp;
         self.gpr[6] = entry.rsi;
+        self.msr.mtrr_default = entry.mtrr_default_type;
     }
 
     /// Refuses a state that no CPU of this kind can be in; the text names the field.

@@ -477,11 +477,12 @@ impl Core {
             (self.gpr[4] & !0xffff) | (rsp & 0xffff)
         };
         self.rip = rip;
-        // Data segments that the outer level may not use become null.
+        // Data segments that the outer level may not use become null. What is null already keeps
+        // the base that an MSR gave it.
         for slot in [0usize, 3, 4, 5] {
             let segment = self.segments[slot];
             let conforming = segment.rights & 0x1c == 0x1c;
-            if !conforming && segment.dpl() < cpl {
+            if segment.present() && !conforming && segment.dpl() < cpl {
                 self.segments[slot] = Segment { selector: 0, rights: 0, limit: 0, base: 0 };
             }
         }
