@@ -62,13 +62,12 @@ impl Client {
     }
 }
 
-/// Whether `process` may let something out, as the store says.
-pub fn speaks_for(arbiter: &mut Arbiter<MemoryStore>, vm: VmId, process: Incarnation) -> bool {
+/// Who may let something out, as the store says; `None` for anybody.
+pub fn speaker(arbiter: &mut Arbiter<MemoryStore>, vm: VmId) -> Option<Incarnation> {
     match arbiter.standing(vm) {
-        Ok(Standing::Never) => true,
-        Ok(Standing::Open(members)) => members.by == process,
-        Ok(Standing::Decided(_, Decision::Won { by })) => by == process,
-        Ok(Standing::Decided(_, _)) => true,
+        Ok(Standing::Open(members)) => Some(members.by),
+        Ok(Standing::Decided(_, Decision::Won { by })) => Some(by),
+        Ok(Standing::Never | Standing::Decided(_, _)) => None,
         Err(error) => panic!("the store itself is always reachable: {error}"),
     }
 }

@@ -8,7 +8,7 @@ use machine::{Input, Output, Position};
 
 use super::prng::scramble;
 
-pub const PAGES: usize = 6;
+pub const PAGES: usize = 3;
 const PAGE: usize = 4096;
 
 #[derive(Clone, Debug)]

@@ -66,7 +66,7 @@ pub enum Command {
     StallVcpu,
     /// Let it run.
     RunVcpu,
-    /// `take_output` has something.
+    /// `take_output` has something. Said once: take until there is nothing more.
     OutputsReady,
     /// Send this datagram to the peer.
     Heartbeat([u8; HEARTBEAT_BYTES]),
@@ -206,6 +206,8 @@ pub struct Primary {
     /// The entry that says that the VM ended.
     ending: Option<u64>,
     stalled: bool,
+    /// `OutputsReady` was said, and there is still something.
+    announced: bool,
     commands: VecDeque<Command>,
 }
 
@@ -222,6 +224,7 @@ impl Primary {
             gate: OutputGate::default(),
             ending: None,
             stalled: false,
+            announced: false,
             commands: VecDeque::new(),
         }
     }
@@ -443,10 +446,11 @@ impl Primary {
 
     /// The next output that may leave now. To be asked immediately before each one is emitted.
     pub fn take_output(&mut self, now: Tick) -> Option<Output> {
-        if !self.may_release(now) {
-            return None;
-        }
-        let output = self.gate.take().map(|(_, output)| output);
+        let output = self
+            .may_release(now)
+            .then(|| self.gate.take())
+            .flatten()
+            .map(|(_, output)| output);
         self.settle(now);
         output
     }
@@ -824,11 +828,13 @@ impl Primary {
 
     /// Brings commands in line with the state: stalls, outputs, pings.
     fn settle(&mut self, now: Tick) {
-        if self.may_release(now) {
-            if !self.commands.contains(&Command::OutputsReady) {
-                self.commands.push_back(Command::OutputsReady);
-            }
-        } else if self.gate.is_ready()
+        let may_release = self.may_release(now);
+        if may_release && !self.announced {
+            self.commands.push_back(Command::OutputsReady);
+        }
+        self.announced = may_release;
+        if !may_release
+            && self.gate.is_ready()
             && let Some(session) = &mut self.session
             && let Some(echo) = session.freshness.ping(now)
         {
