@@ -92,6 +92,11 @@ pub(crate) fn of_state(state: &MachineState, payload: u64, memory: u64) -> Diges
     }
 }
 
+/// Digest of a state alone, without RAM.
+pub fn digest_of_state(state: &MachineState) -> Digest {
+    of_state(state, of_payload(&state.payload), 0)
+}
+
 /// Hash of the boot payload, which never changes.
 pub(crate) fn of_payload(payload: &crate::state::BootPayload) -> u64 {
     hash(payload)

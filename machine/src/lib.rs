@@ -17,7 +17,7 @@ mod state;
 pub use board::Request;
 pub use clock::{Clock, RATE_INITIAL, RATE_MAX, RATE_MIN, RATE_ONE};
 pub use console::Console;
-pub use digest::{COMPONENTS, Digest, SWEEP_PAGES};
+pub use digest::{COMPONENTS, Digest, SWEEP_PAGES, digest_of_state};
 pub use hypervisor::Position;
 pub use input::{Input, Output};
 pub use machine::{CreateError, Exit, Machine, MachineConfig};
