@@ -204,3 +204,131 @@ fn cut(text: &str, cap: usize) -> &[u8] {
     }
     &text.as_bytes()[..end]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{BlobKind, PAGE_BYTES, Role};
+    use crate::frame::FrameReader;
+    use crate::identity::{Generation, Incarnation, Semantics, VmId};
+    use crate::log::ComponentDigest;
+
+    /// Checks kind and payload, and that the message is read back.
+    fn golden(message: &Message<'_>, kind: Kind, payload: &[u8]) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        let mut reader = FrameReader::new();
+        reader.feed(&bytes);
+        let frame = reader.next_frame().unwrap().unwrap();
+        assert_eq!((frame.kind, frame.payload), (kind, payload));
+        assert_eq!(Message::decode(&frame).as_ref(), Ok(message));
+        for cut in 0..payload.len() {
+            let frame = Frame {
+                kind,
+                payload: &payload[..cut],
+            };
+            // A shorter tail of bytes may be a message too, but never the same one.
+            assert_ne!(Message::decode(&frame).as_ref(), Ok(message));
+        }
+    }
+
+    fn join(parts: &[&[u8]]) -> Vec<u8> {
+        parts.concat()
+    }
+
+    #[test]
+    fn golden_messages() {
+        let hello = Hello {
+            semantics: Semantics {
+                engine: "soft".into(),
+                cpu_model: "m1".into(),
+                number: 3,
+            },
+            vm: VmId([1; 16]),
+            generation: Generation(300),
+            incarnation: Incarnation([2; 16]),
+            role: Role::Backup,
+            ram_size: 512 << 20,
+            heartbeat_port: 0x1234,
+            timeout: 1_000_000_000,
+        };
+        let payload = join(&[
+            b"ft-chan\n\x01\x00\x04soft\x02m1\x03",
+            &[1; 16],
+            &[0xac, 0x02],
+            &[2; 16],
+            &[1, 0x80, 0x80, 0x80, 0x80, 0x02, 0x34, 0x12],
+            &[0x80, 0x94, 0xeb, 0xdc, 0x03],
+        ]);
+        golden(&Message::HelloAck(hello), Kind::HelloAck, &payload);
+        let ack = Ack {
+            next_expected: 5,
+            executed: Position(200),
+            echo: 0,
+        };
+        golden(&Message::Ack(ack), Kind::Ack, &[5, 0xc8, 0x01, 0]);
+        golden(&Message::Ping(9), Kind::Ping, &[9]);
+        let part = BlobPart {
+            kind: BlobKind::State,
+            total: 130,
+            bytes: b"ab".to_vec(),
+        };
+        golden(
+            &Message::Blob(part),
+            Kind::Blob,
+            &[1, 0x82, 0x01, b'a', b'b'],
+        );
+        let run = PageRun {
+            first: 128,
+            bytes: vec![7; PAGE_BYTES],
+        };
+        let payload = join(&[&[0x80, 0x01], &[7; PAGE_BYTES]]);
+        golden(&Message::RamPages(run), Kind::RamPages, &payload);
+        let end = CloneEnd {
+            first_seq: 1,
+            position: Position(2),
+            pages_sent: 3,
+            digest: vec![ComponentDigest {
+                name: "cpu".into(),
+                value: 4,
+            }],
+        };
+        let payload = [1, 2, 3, 1, 3, b'c', b'p', b'u', 4, 0, 0, 0, 0, 0, 0, 0];
+        golden(&Message::CloneEnd(end), Kind::CloneEnd, &payload);
+        let mismatch = Mismatch {
+            position: Position(1),
+            component: "cpu".into(),
+            expected: 2,
+            found: 3,
+        };
+        let payload = join(&[
+            &[1, 3, b'c', b'p', b'u'],
+            &2u64.to_le_bytes(),
+            &3u64.to_le_bytes(),
+        ]);
+        golden(
+            &Message::DigestMismatch(mismatch),
+            Kind::DigestMismatch,
+            &payload,
+        );
+        golden(
+            &Message::Goodbye(GoodbyeReason::Shutdown, "so".into()),
+            Kind::Goodbye,
+            &[2, 2, b's', b'o'],
+        );
+    }
+
+    #[test]
+    fn texts_are_cut_to_what_may_be_sent() {
+        let mut bytes = Vec::new();
+        let long = "\u{e9}".repeat(MAX_GOODBYE_TEXT);
+        Message::Goodbye(GoodbyeReason::Refused, long).encode(&mut bytes);
+        let mut reader = FrameReader::new();
+        reader.feed(&bytes);
+        let frame = reader.next_frame().unwrap().unwrap();
+        assert!(matches!(
+            Message::decode(&frame),
+            Ok(Message::Goodbye(_, text)) if text.len() == MAX_GOODBYE_TEXT
+        ));
+    }
+}

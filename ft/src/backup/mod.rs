@@ -16,143 +16,30 @@
 //!                        Ended ◄─power-off, disabled────────────┘                     └─lost─► Halted
 //! ```
 
-use std::collections::{BTreeSet, VecDeque};
+mod clone;
+mod command;
+
+pub use command::{Command, EndedReason, HaltReason, LossReason, Offer, Replay, Status};
+
+use std::collections::VecDeque;
 
 use hypervisor::Position;
 use machine::Output;
 
+use self::clone::Incoming;
 use crate::Tick;
 use crate::arbiter::Answer;
-use crate::channel::{
-    Ack, BlobAssembler, BlobKind, BlobPart, CloneEnd, CloneError, GoodbyeReason, HEARTBEAT_BYTES,
-    Hello, HelloError, Message, MessageError, Mismatch, PAGE_BYTES, PageRun, Role,
-};
+use crate::channel::{Ack, GoodbyeReason, Hello, Message, MessageError, Mismatch};
 use crate::claim::{Claim, Outcome};
-use crate::divergence::{self, Comparison};
+use crate::divergence::Comparison;
 use crate::failure_detector::FailureDetector;
-use crate::flag::{Decision, Members};
-use crate::identity::{Generation, Incarnation, Semantics, VmId};
+use crate::flag::Decision;
+use crate::identity::Generation;
 use crate::link::{Link, name_of};
-use crate::log::{BatchReader, Body, ComponentDigest, Control, EndReason, Entry};
+use crate::log::{BatchReader, Body, ComponentDigest, Control};
 use crate::peer_error::PeerError;
 use crate::replay_buffer::{Next, Overrun, ReplayBuffer};
 use crate::settings::Settings;
-
-/// What this side offers to a primary.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// What its machines' behaviour is defined by.
-    pub semantics: Semantics,
-    /// This process.
-    pub us: Incarnation,
-    /// The only VM that is welcome; `None` for any.
-    pub vm: Option<VmId>,
-    /// The UDP port where this side takes heartbeats; 0 for none.
-    pub heartbeat_port: u16,
-}
-
-/// What the host side is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// A primary introduced itself: prepare for a guest with that much memory, all zeros.
-    Accepted(Hello),
-    /// A blob of the clone is whole.
-    Blob(BlobKind, Vec<u8>),
-    /// Write these pages.
-    Pages(PageRun),
-    /// The clone is complete. Build the machine, compute its digest, read the members of this
-    /// generation from the arbiter, and call `on_clone_checked`.
-    CheckClone {
-        /// The VM.
-        vm: VmId,
-        /// The generation.
-        generation: Generation,
-        /// Where the machine must stand.
-        position: Position,
-    },
-    /// `replay` has something else to say than before.
-    Replay,
-    /// Send this datagram to the peer.
-    Heartbeat([u8; HEARTBEAT_BYTES]),
-    /// The primary is gone; what was received is being replayed.
-    PrimaryLost(LossReason),
-    /// Ask `Arbiter::answer`, then call `on_answer`.
-    Decide {
-        /// The generation that is to end.
-        generation: Generation,
-        /// How.
-        decision: Decision,
-    },
-    /// This side speaks for the VM now. Continue with a `Primary` made of these.
-    GoLive {
-        /// The generation that was won.
-        generation: Generation,
-        /// The next entry.
-        next_seq: u64,
-        /// Where the machine stands.
-        position: Position,
-    },
-    /// The machines differ: this side never goes live.
-    DigestMismatch(Mismatch),
-    /// Close the connection. What it still brings is of no interest.
-    CloseChannel,
-    /// This side is of no use any more.
-    Halt(HaltReason),
-    /// The VM is over, or needs no backup: nothing failed.
-    Ended(EndedReason),
-}
-
-/// Why the primary is gone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LossReason {
-    /// The connection ended.
-    Disconnected,
-    /// Nothing was heard for the detection timeout.
-    Silent,
-    /// The peer did something that it must not do.
-    Failed(PeerError),
-    /// The primary's process is shutting down.
-    Left(GoodbyeReason, String),
-}
-
-/// Why this side is of no use.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HaltReason {
-    /// The primary was lost before the clone was complete.
-    Incomplete(LossReason),
-    /// The clone, or this side's host, is not what it must be.
-    Refused(String),
-    /// The machines differ.
-    Diverged(Mismatch),
-    /// The flag was decided otherwise.
-    Lost(Decision),
-}
-
-/// Why there is nothing to do any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndedReason {
-    /// The VM was powered off.
-    PowerOff,
-    /// Protection was switched off.
-    Disabled,
-    /// The log says that it ends.
-    EndOfLog(EndReason),
-}
-
-/// What the replayer does next.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Replay {
-    /// Apply this entry at this boundary: an input, a digest to be taken, a control entry.
-    Apply(Entry),
-    /// Run to this position, not further.
-    RunTo(Position),
-    /// Wait until `Command::Replay`.
-    Wait,
-    /// This side is live.
-    GoLive,
-    /// This side is of no use any more.
-    Stop,
-}
 
 #[derive(Debug)]
 enum Phase {
@@ -183,38 +70,6 @@ impl Phase {
             Phase::Ended => "ended",
         }
     }
-}
-
-/// The clone, as far as it is here.
-#[derive(Debug, Default)]
-struct Incoming {
-    blobs: BlobAssembler,
-    whole: BTreeSet<BlobKind>,
-    pages: u64,
-    digest: Vec<ComponentDigest>,
-}
-
-/// For `ft-info`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// The phase's name.
-    pub phase: &'static str,
-    /// The present generation.
-    pub generation: Option<Generation>,
-    /// The primary.
-    pub peer: Option<Incarnation>,
-    /// The next entry to be received.
-    pub next_expected: u64,
-    /// Where the last entry received is.
-    pub received: Position,
-    /// Where the machine stands.
-    pub executed: Position,
-    /// Bytes received.
-    pub bytes_received: u64,
-    /// Bytes of entries that wait to be executed.
-    pub buffered_bytes: usize,
-    /// Digests that were compared and equal.
-    pub digests_compared: u64,
 }
 
 /// The side that replays.
@@ -399,47 +254,6 @@ impl Backup {
         }
     }
 
-    // --- The clone. These are for the thread that builds the machine.
-
-    /// The machine of the clone is built; this is its digest, and these are the members of the
-    /// generation as this side's arbiter has them (`None` if it has none, or cannot be reached).
-    pub fn on_clone_checked(&mut self, digest: &[ComponentDigest], members: Option<&Members>) {
-        let Phase::Verifying { lost } = &mut self.phase else {
-            return;
-        };
-        let lost = lost.take();
-        let expected = std::mem::take(&mut self.incoming.digest);
-        // Two sides that ask different arbiters would both win.
-        let same_arbiter = self.primary.as_ref().is_some_and(|primary| {
-            members.is_some_and(|members| {
-                members.by == primary.incarnation && members.members.contains(&self.offer.us)
-            })
-        });
-        if !same_arbiter {
-            self.refuse("this generation is not in the backup's arbiter");
-            return;
-        }
-        if let Err(mismatch) = divergence::compare(self.executed, &expected, digest) {
-            self.diverged(mismatch);
-            return;
-        }
-        self.phase = Phase::Replaying;
-        self.ack_due = true;
-        self.commands.push_back(Command::Replay);
-        if let Some(reason) = lost {
-            self.primary_lost(reason);
-        }
-    }
-
-    /// This side cannot take the clone on.
-    pub fn refuse(&mut self, text: &str) {
-        if let Phase::Receiving | Phase::Verifying { .. } = self.phase {
-            let goodbye = Message::Goodbye(GoodbyeReason::Refused, text.to_owned());
-            self.link.send_last(&goodbye);
-            self.halt(HaltReason::Refused(text.to_owned()));
-        }
-    }
-
     // --- The replay. These are for the vCPU thread.
 
     /// What a machine that stands at `at` does next.
@@ -599,99 +413,6 @@ impl Backup {
         if let Some(detector) = &mut self.link.detector {
             detector.heard(now);
         }
-        Ok(())
-    }
-
-    fn on_hello(&mut self, now: Tick, theirs: Hello) -> Result<(), PeerError> {
-        let cap = self.settings.max_ram_bytes;
-        let size = theirs.ram_size;
-        let whole = size > 0 && size.is_multiple_of(PAGE_BYTES as u64);
-        if !whole || size > cap {
-            return Err(HelloError::BadRamSize { size, cap }.into());
-        }
-        if let Some(vm) = self.offer.vm
-            && vm != theirs.vm
-        {
-            return Err(HelloError::WrongVm {
-                ours: vm,
-                theirs: theirs.vm,
-            }
-            .into());
-        }
-        let ours = Hello {
-            semantics: self.offer.semantics.clone(),
-            incarnation: self.offer.us,
-            role: Role::Backup,
-            heartbeat_port: self.offer.heartbeat_port,
-            timeout: self.settings.timeout,
-            ..theirs.clone()
-        };
-        ours.check_common(&theirs)?;
-        self.link.detector = Some(FailureDetector::new(
-            now,
-            (self.settings.timeout, self.settings.heartbeat_interval),
-            (theirs.vm, theirs.generation),
-            self.offer.us,
-            theirs.incarnation,
-        ));
-        self.link.send(&Message::HelloAck(ours));
-        self.primary = Some(theirs.clone());
-        self.phase = Phase::Receiving;
-        self.commands.push_back(Command::Accepted(theirs));
-        Ok(())
-    }
-
-    fn on_blob(&mut self, part: BlobPart) -> Result<(), PeerError> {
-        if self.incoming.whole.contains(&part.kind) {
-            return Err(CloneError::RepeatedBlob(part.kind).into());
-        }
-        if let Some((kind, bytes)) = self.incoming.blobs.push(part)? {
-            self.incoming.whole.insert(kind);
-            self.commands.push_back(Command::Blob(kind, bytes));
-        }
-        Ok(())
-    }
-
-    fn on_pages(&mut self, run: PageRun) -> Result<(), PeerError> {
-        if !self.incoming.whole.contains(&BlobKind::Config) {
-            return Err(CloneError::TooEarly.into());
-        }
-        let ram_size = self.primary.as_ref().map_or(0, |p| p.ram_size);
-        run.check(ram_size / PAGE_BYTES as u64)?;
-        self.incoming.pages += run.count() as u64;
-        self.commands.push_back(Command::Pages(run));
-        Ok(())
-    }
-
-    fn on_clone_end(&mut self, end: CloneEnd) -> Result<(), PeerError> {
-        if let Some(kind) = self.incoming.blobs.unfinished() {
-            return Err(CloneError::BrokenBlob(kind).into());
-        }
-        for kind in [BlobKind::Config, BlobKind::State] {
-            if !self.incoming.whole.contains(&kind) {
-                return Err(CloneError::MissingBlob(kind).into());
-            }
-        }
-        if end.pages_sent != self.incoming.pages {
-            return Err(CloneError::WrongPageCount {
-                expected: end.pages_sent,
-                found: self.incoming.pages,
-            }
-            .into());
-        }
-        let Some(primary) = &self.primary else {
-            return Ok(());
-        };
-        self.reader = BatchReader::new(end.first_seq, end.position);
-        self.buffer = ReplayBuffer::new(end.position);
-        (self.executed, self.reported) = (end.position, end.position);
-        self.incoming.digest = end.digest;
-        self.phase = Phase::Verifying { lost: None };
-        self.commands.push_back(Command::CheckClone {
-            vm: primary.vm,
-            generation: primary.generation,
-            position: end.position,
-        });
         Ok(())
     }
 

@@ -17,116 +17,32 @@
 //!                     Halted ◄─lost──┘   └─ended─► Ended
 //! ```
 
+mod clone;
+mod command;
+mod session;
+
+pub use command::{AppendError, Command, LossReason, Pairing, Status, WrongPhase};
+
 use std::collections::VecDeque;
 
 use hypervisor::Position;
 use machine::Output;
-use thiserror::Error;
 
+use self::session::Session;
 use crate::Tick;
 use crate::arbiter::Answer;
-use crate::channel::{
-    Ack, BLOB_PART_BYTES, BlobKind, BlobPart, CloneEnd, GoodbyeReason, HEARTBEAT_BYTES, Hello,
-    Message, Mismatch, PAGE_BYTES, PageRun, Role, nonzero_runs,
-};
+use crate::channel::{GoodbyeReason, Hello, Message, MessageError, Role};
 use crate::claim::{Claim, Outcome};
 use crate::failure_detector::FailureDetector;
 use crate::flag::{Decision, Members};
-use crate::frame;
 use crate::freshness::Freshness;
-use crate::identity::{Generation, Incarnation, Semantics, VmId};
+use crate::identity::Generation;
 use crate::lag::LagMeter;
 use crate::link::{Link, name_of};
-use crate::log::{BatchWriter, Body, ComponentDigest, Control, Entry, LogError, OutputMark};
+use crate::log::{BatchWriter, Body, Control, Entry, LogError, OutputMark};
 use crate::output_rule::OutputGate;
 use crate::peer_error::PeerError;
 use crate::settings::Settings;
-
-/// What a pairing is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pairing {
-    /// What the machine's behaviour is defined by.
-    pub semantics: Semantics,
-    /// The VM.
-    pub vm: VmId,
-    /// A fresh number, from `Arbiter::next_generation`.
-    pub generation: Generation,
-    /// This process.
-    pub us: Incarnation,
-    /// Guest memory in bytes.
-    pub ram_size: u64,
-    /// The UDP port where this side takes heartbeats; 0 for none.
-    pub heartbeat_port: u16,
-}
-
-/// What the host side is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Stop the vCPU at the next boundary, outside guest time.
-    StallVcpu,
-    /// Let it run.
-    RunVcpu,
-    /// `take_output` has something. Said once: take until there is nothing more.
-    OutputsReady,
-    /// Send this datagram to the peer.
-    Heartbeat([u8; HEARTBEAT_BYTES]),
-    /// The peer introduced itself. `Arbiter::begin` this, then call `on_generation_begun`.
-    BeginGeneration(Members),
-    /// Send the clone: the blobs, the memory, `finish_clone`.
-    StartClone,
-    /// The peer verified the clone: there is a backup now.
-    BackupReady,
-    /// Ask `Arbiter::answer`, then call `on_answer`.
-    Decide {
-        /// The generation that is to end.
-        generation: Generation,
-        /// How.
-        decision: Decision,
-    },
-    /// Close the connection. What it still brings is of no interest.
-    CloseChannel,
-    /// There is no backup any more, or there never came to be one. The VM runs on.
-    Unprotected(LossReason),
-    /// Somebody else speaks for the VM: stop it, and let nothing out.
-    Halt(Decision),
-    /// The VM is over.
-    Ended,
-}
-
-/// Why there is no backup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LossReason {
-    /// The connection ended.
-    Disconnected,
-    /// Nothing was heard for the detection timeout.
-    Silent,
-    /// The peer did something that it must not do.
-    Failed(PeerError),
-    /// The peer said goodbye.
-    Left(GoodbyeReason, String),
-    /// The peer computed something else.
-    Diverged(Mismatch),
-    /// The generation could not be begun in the arbiter.
-    NotBegun(String),
-    /// It was switched off.
-    Disabled,
-}
-
-/// Why an entry cannot be appended.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum AppendError {
-    /// This side does not speak for the VM any more, or the VM is over.
-    #[error("this side of the VM has halted")]
-    Over,
-    /// The entry itself is wrong: a defect of the caller.
-    #[error("the entry does not continue the log")]
-    Log(#[from] LogError),
-}
-
-/// A call that has no place in the present phase.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("not possible while the primary is {0}")]
-pub struct WrongPhase(pub &'static str);
 
 #[derive(Debug)]
 enum Phase {
@@ -154,44 +70,6 @@ impl Phase {
             Phase::Ended => "ended",
         }
     }
-}
-
-/// What exists only while there is, or is to be, a backup.
-#[derive(Debug)]
-struct Session {
-    hello: Hello,
-    peer: Option<Hello>,
-    link: Link,
-    log: BatchWriter,
-    batch_opened: Option<Tick>,
-    log_started: u64,
-    acked: u64,
-    executed: Position,
-    lag: LagMeter,
-    freshness: Freshness,
-}
-
-/// For `ft-info`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// The phase's name.
-    pub phase: &'static str,
-    /// The present generation.
-    pub generation: Option<Generation>,
-    /// The peer.
-    pub peer: Option<Incarnation>,
-    /// Execution lag.
-    pub lag: Tick,
-    /// Bytes of log and control that left since the clone.
-    pub log_bytes: u64,
-    /// The next entry.
-    pub next_seq: u64,
-    /// Every entry below is acknowledged.
-    pub acked: u64,
-    /// Where the backup's machine stands.
-    pub executed: Position,
-    /// Bytes of output that wait.
-    pub waiting_output_bytes: usize,
 }
 
 /// The side that runs the guest.
@@ -229,7 +107,7 @@ impl Primary {
         }
     }
 
-    // --- Pairing and the clone.
+    // --- Pairing; the clone is in `clone`.
 
     /// A connection to a would-be backup is there.
     pub fn connect(&mut self, _now: Tick, pairing: Pairing) -> Result<(), WrongPhase> {
@@ -263,114 +141,6 @@ impl Primary {
             freshness: Freshness::new(self.settings.timeout),
         });
         self.phase = Phase::Connecting;
-        Ok(())
-    }
-
-    /// The arbiter took the members of the generation, or did not.
-    pub fn on_generation_begun(&mut self, now: Tick, result: Result<(), String>) {
-        if let Phase::Beginning = self.phase {
-            match result {
-                Ok(()) => {
-                    self.phase = Phase::Cloning { pages_sent: 0 };
-                    self.commands.push_back(Command::StartClone);
-                }
-                Err(text) => self.peer_lost(now, LossReason::NotBegun(text)),
-            }
-        }
-    }
-
-    /// How many bytes of the clone may be queued now without outgrowing the send buffer.
-    pub fn clone_room(&self) -> usize {
-        let waiting = self.session.as_ref().map_or(0, |s| s.link.outbox.len());
-        self.settings.send_buffer_bytes.saturating_sub(waiting)
-    }
-
-    /// Sends the next part of a blob of `total` bytes. The configuration comes first, before any
-    /// page.
-    pub fn send_blob(&mut self, kind: BlobKind, total: u64, part: &[u8]) -> Result<(), WrongPhase> {
-        let (Phase::Cloning { .. }, Some(session)) = (&self.phase, &mut self.session) else {
-            return Err(WrongPhase(self.phase.name()));
-        };
-        let mut parts = part.chunks(BLOB_PART_BYTES);
-        // An empty blob is one empty part.
-        let first = parts.next().unwrap_or(&[]);
-        for bytes in std::iter::once(first).chain(parts) {
-            let bytes = bytes.to_vec();
-            let part = BlobPart { kind, total, bytes };
-            session.link.send(&Message::Blob(part));
-        }
-        Ok(())
-    }
-
-    /// Sends pages of guest memory, the first of which has index `first`. Zero pages may be left
-    /// out when no page was sent before, because a backup's memory begins as zeros.
-    ///
-    /// # Panics
-    /// If `memory` is not whole pages.
-    pub fn send_pages(
-        &mut self,
-        first: u64,
-        memory: &[u8],
-        leave_out_zeros: bool,
-    ) -> Result<(), WrongPhase> {
-        let (Phase::Cloning { pages_sent }, Some(session)) = (&mut self.phase, &mut self.session)
-        else {
-            return Err(WrongPhase(self.phase.name()));
-        };
-        assert!(memory.len().is_multiple_of(PAGE_BYTES), "whole pages");
-        let mut send = |start: usize, bytes: &[u8]| {
-            let run = PageRun {
-                first: first + (start / PAGE_BYTES) as u64,
-                bytes: bytes.to_vec(),
-            };
-            *pages_sent += run.count() as u64;
-            session.link.send(&Message::RamPages(run));
-        };
-        if leave_out_zeros {
-            nonzero_runs(memory).for_each(|run| send(run.start, &memory[run]));
-        } else {
-            let chunk = crate::channel::MAX_PAGES_PER_RUN * PAGE_BYTES;
-            for (i, bytes) in memory.chunks(chunk).enumerate() {
-                send(i * chunk, bytes);
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything of the clone is queued; the machine stands at `position` and has this digest.
-    /// Protection begins here.
-    pub fn finish_clone(
-        &mut self,
-        now: Tick,
-        position: Position,
-        digest: Vec<ComponentDigest>,
-    ) -> Result<(), WrongPhase> {
-        let (Phase::Cloning { pages_sent }, Some(session)) = (&self.phase, &mut self.session)
-        else {
-            return Err(WrongPhase(self.phase.name()));
-        };
-        let pages_sent = *pages_sent;
-        let Some(peer) = &session.peer else {
-            return Err(WrongPhase(self.phase.name()));
-        };
-        assert!(position >= self.position, "the machine went back");
-        self.gate.guard([peer.incarnation], self.next_seq);
-        self.phase = Phase::Protected { verified: false };
-        self.position = position;
-        session.log = BatchWriter::new(self.next_seq, position);
-        session.acked = self.next_seq;
-        session.executed = position;
-        session.lag = LagMeter::new(position);
-        session.freshness = Freshness::new(peer.timeout.min(session.hello.timeout));
-        session.link.send(&Message::CloneEnd(CloneEnd {
-            first_seq: self.next_seq,
-            position,
-            pages_sent,
-            digest,
-        }));
-        let outbox = &session.link.outbox;
-        session.log_started = outbox.total_sent() + outbox.len() as u64;
-        self.settle(now);
         Ok(())
     }
 
@@ -515,7 +285,7 @@ impl Primary {
                 Ok(Some(frame)) => Message::decode(&frame)
                     .map_err(PeerError::from)
                     .and_then(|message| self.on_message(now, message)),
-                Err(error) => Err(crate::channel::MessageError::from(error).into()),
+                Err(error) => Err(MessageError::from(error).into()),
             };
             if let Err(error) = result {
                 self.peer_lost(now, LossReason::Failed(error));
@@ -865,29 +635,3 @@ impl Primary {
             || self.gate.waiting_bytes() > self.settings.gate_bytes / divisor
     }
 }
-
-impl Session {
-    fn flush(&mut self) {
-        self.log.seal(self.link.outbox.end());
-        self.batch_opened = None;
-    }
-
-    fn on_ack(&mut self, ack: &Ack, next_seq: u64, position: Position) -> Result<(), PeerError> {
-        let in_order = (self.acked..=next_seq).contains(&ack.next_expected)
-            && (self.executed..=position).contains(&ack.executed)
-            && self.freshness.knows(ack.echo);
-        if !in_order {
-            return Err(PeerError::BadAck {
-                next_expected: ack.next_expected,
-                executed: ack.executed,
-            });
-        }
-        self.acked = ack.next_expected;
-        self.executed = ack.executed;
-        self.lag.executed(ack.executed);
-        self.freshness.acknowledged(ack.next_expected, ack.echo);
-        Ok(())
-    }
-}
-
-const _: () = assert!(BLOB_PART_BYTES + 16 <= frame::Kind::Blob.cap());
