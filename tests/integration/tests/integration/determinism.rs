@@ -1,0 +1,95 @@
+//! Debian's kernel on two machines in this process: whatever is done to the caches and however the
+//! run is cut, the digests agree all along the boot.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use integration::Outcome;
+use integration::installation::Installation;
+use integration::seed::Random;
+use machine::{BootPayload, Digest, Exit, Machine, MachineConfig, Position};
+
+/// Steps between digests.
+const GRAIN: u64 = 20_000_000;
+
+fn machine(installation: &Installation, cache_bytes: usize) -> Machine {
+    let read = |path: &Path| Arc::new(std::fs::read(path).expect("the guest image is there"));
+    Machine::new(MachineConfig {
+        memory_size: 512 << 20,
+        seed: [7; 32],
+        start_time: 1_700_000_000,
+        payload: BootPayload {
+            kernel: read(&installation.vmlinux),
+            initramfs: read(&installation.initramfs),
+            cmdline: "console=ttyS0 panic=-1 test=count:20:50:10:2".to_string(),
+        },
+        cache_bytes,
+    })
+    .expect("the machine can be made")
+}
+
+/// Runs to power-off or to `last`, stopping every `1..=most` steps for `at_stop`; the digests at
+/// multiples of the grain.
+fn digests(
+    mut machine: Machine,
+    last: u64,
+    mut next_stop: impl FnMut() -> u64,
+    mut at_stop: impl FnMut(&mut Machine),
+) -> Vec<Digest> {
+    let kick = AtomicBool::new(false);
+    let mut found = Vec::new();
+    let mut stop = next_stop();
+    loop {
+        let here = machine.position().0;
+        if here > 0 && here.is_multiple_of(GRAIN) && found.len() as u64 + 1 == here / GRAIN {
+            found.push(machine.digest());
+        }
+        if here >= last {
+            return found;
+        }
+        if here >= stop {
+            at_stop(&mut machine);
+            stop = here + next_stop();
+        }
+        let grain = here - here % GRAIN + GRAIN;
+        match machine.run(Position(grain.min(stop)), &kick) {
+            Exit::Idle { deadline: Some(deadline) } => machine.idle_jump(deadline),
+            Exit::Idle { deadline: None } => panic!("the guest waits for ever at {here}"),
+            Exit::PoweredOff => {
+                found.push(machine.digest());
+                return found;
+            }
+            Exit::Until | Exit::Kicked | Exit::Reset => {}
+        }
+        if machine.take_output().is_some() {
+            machine.apply(&machine::Input::ConsoleEmitted { through: 0 });
+        }
+    }
+}
+
+#[test]
+fn caches_and_cuts_do_not_show_over_a_boot() -> Outcome<()> {
+    let installation = Installation::find()?;
+    let mut random = Random::from_environment();
+    let mut flips = Random::new(random.number());
+    let last: u64 = std::env::var("CH_DETERMINISM_STEPS")
+        .map_or(30 * GRAIN, |text| text.parse().expect("CH_DETERMINISM_STEPS is a number"));
+    let plain = digests(machine(&installation, 32 << 20), last, || u64::MAX, |_| {});
+    let flushed = digests(
+        machine(&installation, 1 << 20),
+        last,
+        || 1 + random.below(400_000),
+        |machine| {
+            if flips.below(2) == 0 {
+                machine.flush_caches();
+            }
+        },
+    );
+    assert_eq!(plain.len(), flushed.len());
+    for (index, (a, b)) in plain.iter().zip(&flushed).enumerate() {
+        let position = (index as u64 + 1) * GRAIN;
+        assert!(a == b, "up to {position} the runs come to differ in {:?}", a.differences(b));
+    }
+    Ok(())
+}
