@@ -351,6 +351,22 @@ fn the_backup_drains_then_asks_then_goes_live() {
 }
 
 #[test]
+fn batches_wait_for_company_but_not_for_long() {
+    let mut pair = Pair::protected();
+    pair.append(110, Body::Watermark);
+    assert_eq!(pair.sent_by_primary(), []);
+    assert!(!pair.primary.wants_to_write(pair.now));
+    let due = pair.now + Settings::default().flush_interval;
+    assert!(pair.primary.deadline().unwrap() <= due);
+    pair.now = due;
+    assert!(pair.primary.wants_to_write(pair.now));
+    assert!(!pair.sent_by_primary().is_empty());
+    pair.append(111, Body::Watermark);
+    pair.primary.flush();
+    assert!(!pair.sent_by_primary().is_empty());
+}
+
+#[test]
 fn silence_is_noticed_by_both() {
     let mut pair = Pair::protected();
     pair.ticks(22);

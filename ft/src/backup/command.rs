@@ -7,6 +7,7 @@
 //! (paper §2.3).
 
 use hypervisor::Position;
+use serde::Serialize;
 
 use crate::channel::{BlobKind, GoodbyeReason, HEARTBEAT_BYTES, Hello, Mismatch, PageRun};
 use crate::flag::Decision;
@@ -131,7 +132,7 @@ pub enum Replay {
 }
 
 /// For `ft-info`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
     /// The phase's name.
     pub phase: &'static str,

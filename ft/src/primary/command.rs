@@ -6,6 +6,7 @@
 //! (paper §2.3).
 
 use hypervisor::Position;
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::Tick;
@@ -102,7 +103,7 @@ pub enum AppendError {
 pub struct WrongPhase(pub &'static str);
 
 /// For `ft-info`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
     /// The phase's name.
     pub phase: &'static str,

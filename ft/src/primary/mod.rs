@@ -207,6 +207,14 @@ impl Primary {
         Ok(entry)
     }
 
+    /// What was appended is to be sent at once, not when its batch is full or old: after an idle
+    /// jump, which the backup may make only when it hears of it.
+    pub fn flush(&mut self) {
+        if let (Phase::Protected { .. }, Some(session)) = (&self.phase, &mut self.session) {
+            session.flush();
+        }
+    }
+
     /// Takes an output into the gate that the machine's state holds as made and not known to be
     /// emitted: at go-live, before anything new.
     pub fn resume_output(&mut self, now: Tick, output: Output) {
