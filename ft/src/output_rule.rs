@@ -66,6 +66,11 @@ impl OutputGate {
         matches!(self.rule, Rule::Guarded(_))
     }
 
+    /// Whether nothing leaves.
+    pub fn is_shut(&self) -> bool {
+        matches!(self.rule, Rule::Shut)
+    }
+
     /// `member` has every entry below `next_expected`.
     pub fn acknowledged(&mut self, member: Incarnation, next_expected: u64) {
         if let Rule::Guarded(members) = &mut self.rule

@@ -1,6 +1,7 @@
 //! Log files: the same batches as on a channel, behind a header.
 //!
-//! Does: encode a recording into bytes for a file, and decode such bytes. Does not: open files.
+//! Does: encode a recording into bytes for a file, and decode such bytes. The machine at its
+//! beginning stands there as it does on a channel: as a clone. Does not: open files.
 //!
 //! Invariant: a file is readable up to its last whole batch, and says whether that is where its
 //! recorder stopped. Paper §3.2; the layout is in `docs/log-format.md`.
@@ -8,6 +9,9 @@
 use hypervisor::Position;
 use thiserror::Error;
 
+use crate::channel::{
+    BLOB_PART_BYTES, BlobKind, BlobPart, CloneEnd, Message, MessageError, PageRun, nonzero_runs,
+};
 use crate::codec::{DecodeError, Decoder, put_number};
 use crate::frame::{self, Frame, FrameError, FrameReader, Kind};
 use crate::identity::{Generation, Semantics, VmId};
@@ -56,6 +60,22 @@ pub enum FileError {
     /// A batch that does not continue the log.
     #[error("the log is inconsistent")]
     Log(#[from] LogError),
+    /// A part of the machine at the beginning that is malformed.
+    #[error("the log's initial machine is malformed")]
+    Clone(#[from] MessageError),
+}
+
+/// What stands in a log file behind its header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileItem {
+    /// Of the machine at the beginning: a part of a blob.
+    Blob(BlobPart),
+    /// Of it: pages of memory.
+    Pages(PageRun),
+    /// The machine at the beginning is complete.
+    CloneEnd(CloneEnd),
+    /// A batch.
+    Entries(Vec<Entry>),
 }
 
 /// Encodes a recording.
@@ -80,6 +100,36 @@ impl FileWriter {
             batch: BatchWriter::new(header.first_seq, header.position),
             out,
         }
+    }
+
+    /// Adds the next part of a blob of `total` bytes. The machine at the beginning comes before
+    /// any entry.
+    pub fn blob(&mut self, kind: BlobKind, total: u64, part: &[u8]) {
+        for bytes in part.chunks(BLOB_PART_BYTES) {
+            let bytes = bytes.to_vec();
+            Message::Blob(BlobPart { kind, total, bytes }).encode(&mut self.out);
+        }
+    }
+
+    /// Adds pages of the machine at the beginning; zero pages are left out.
+    ///
+    /// # Panics
+    /// If `memory` is not whole pages.
+    pub fn pages(&mut self, first: u64, memory: &[u8]) -> u64 {
+        let mut count = 0;
+        for run in nonzero_runs(memory) {
+            let first = first + (run.start / crate::channel::PAGE_BYTES) as u64;
+            let bytes = memory[run].to_vec();
+            let run = PageRun { first, bytes };
+            count += run.count() as u64;
+            Message::RamPages(run).encode(&mut self.out);
+        }
+        count
+    }
+
+    /// The machine at the beginning is complete.
+    pub fn clone_end(&mut self, end: CloneEnd) {
+        Message::CloneEnd(end).encode(&mut self.out);
     }
 
     /// Adds an entry.
@@ -146,20 +196,26 @@ impl FileReader {
         Ok(self.header.as_ref().map(|(header, _)| header))
     }
 
-    /// The entries of the next batch, if it is there in whole.
-    pub fn next_batch(&mut self) -> Result<Option<Vec<Entry>>, FileError> {
+    /// What comes next, if it is there in whole.
+    pub fn next_item(&mut self) -> Result<Option<FileItem>, FileError> {
         self.header()?;
         let Some((_, batches)) = &mut self.header else {
             return Ok(None);
         };
-        match self.frames.next_frame()? {
-            None => Ok(None),
-            Some(Frame {
-                kind: Kind::LogBatch,
-                payload,
-            }) => Ok(Some(batches.read(payload)?)),
-            Some(frame) => Err(FileError::Unexpected(frame.kind)),
+        let Some(frame) = self.frames.next_frame()? else {
+            return Ok(None);
+        };
+        if let Kind::FileHeader = frame.kind {
+            return Err(FileError::Unexpected(frame.kind));
         }
+        let item = match Message::decode(&frame)? {
+            Message::LogBatch(payload) => FileItem::Entries(batches.read(payload)?),
+            Message::Blob(part) => FileItem::Blob(part),
+            Message::RamPages(run) => FileItem::Pages(run),
+            Message::CloneEnd(end) => FileItem::CloneEnd(end),
+            _ => return Err(FileError::Unexpected(frame.kind)),
+        };
+        Ok(Some(item))
     }
 
     /// Fails if the file, having ended here, was cut off.
@@ -234,7 +290,10 @@ mod tests {
         let mut entries = Vec::new();
         for bytes in bytes.chunks(piece) {
             reader.feed(bytes);
-            while let Some(batch) = reader.next_batch()? {
+            while let Some(item) = reader.next_item()? {
+                let FileItem::Entries(batch) = item else {
+                    panic!("{item:?}");
+                };
                 entries.extend(batch);
             }
         }
@@ -263,6 +322,40 @@ mod tests {
     }
 
     #[test]
+    fn the_machine_at_the_beginning_comes_first() {
+        let mut writer = FileWriter::new(&header());
+        let state = vec![5; BLOB_PART_BYTES + 1];
+        writer.blob(BlobKind::State, state.len() as u64, &state);
+        let mut memory = vec![0; 4 * crate::channel::PAGE_BYTES];
+        memory[2 * crate::channel::PAGE_BYTES] = 1;
+        assert_eq!(writer.pages(10, &memory), 1);
+        let end = CloneEnd {
+            first_seq: 40,
+            position: Position(1000),
+            pages_sent: 1,
+            digest: Vec::new(),
+        };
+        writer.clone_end(end.clone());
+        let entry = Entry {
+            seq: 40,
+            position: Position(1001),
+            body: Body::Watermark,
+        };
+        writer.push(&entry).unwrap();
+        let mut reader = FileReader::new();
+        reader.feed(&writer.flush());
+        let mut items = Vec::new();
+        while let Some(item) = reader.next_item().unwrap() {
+            items.push(item);
+        }
+        assert!(matches!(&items[0], FileItem::Blob(part) if part.bytes.len() == BLOB_PART_BYTES));
+        assert!(matches!(&items[1], FileItem::Blob(part) if part.bytes == [5]));
+        assert!(matches!(&items[2], FileItem::Pages(run) if run.first == 12 && run.count() == 1));
+        assert_eq!(items[3], FileItem::CloneEnd(end));
+        assert_eq!(items[4], FileItem::Entries(vec![entry]));
+    }
+
+    #[test]
     fn damage_is_typed() {
         let (bytes, entries) = file();
         assert_eq!(read(b"\x7fELF----", 8), Err(FileError::NotALog));
@@ -280,7 +373,9 @@ mod tests {
         // All before the damage is there.
         let mut reader = FileReader::new();
         reader.feed(&flipped);
-        let first = reader.next_batch().unwrap().unwrap();
+        let Some(FileItem::Entries(first)) = reader.next_item().unwrap() else {
+            panic!("there are whole batches");
+        };
         assert_eq!(first[..], entries[..first.len()]);
         let mut other = b"ft-log\r\n".to_vec();
         frame::seal(Kind::FileHeader, &[9, 0], &mut other);

@@ -16,6 +16,6 @@ pub use entry::{
     Body, ComponentDigest, Control, EndReason, Entry, MAX_COMPONENT_NAME, MAX_COMPONENTS,
     MAX_ENTRY_BYTES, OutputMark, hash_of,
 };
-pub use file::{FileError, FileHeader, FileReader, FileWriter};
+pub use file::{FileError, FileHeader, FileItem, FileReader, FileWriter};
 
 pub(crate) use entry::{decode_components, encode_components};

@@ -19,6 +19,7 @@
 
 mod clone;
 mod command;
+mod control;
 mod session;
 
 pub use command::{AppendError, Command, LossReason, Pairing, Status, WrongPhase};
@@ -394,20 +395,7 @@ impl Primary {
         self.settle(now);
     }
 
-    // --- Control.
-
-    /// Switches protection off: asks the flag, then lets the backup go.
-    pub fn disable(&mut self, now: Tick) -> Result<(), WrongPhase> {
-        match self.phase {
-            Phase::Protected { .. } => self.claim(LossReason::Disabled),
-            Phase::Connecting | Phase::Beginning | Phase::Cloning { .. } => {
-                self.peer_lost(now, LossReason::Disabled);
-            }
-            _ => return Err(WrongPhase(self.phase.name())),
-        }
-        self.settle(now);
-        Ok(())
-    }
+    // --- For anybody.
 
     /// The next thing for the host side to do.
     pub fn next_command(&mut self) -> Option<Command> {
@@ -596,12 +584,15 @@ impl Primary {
         }
     }
 
-    fn may_release(&self, now: Tick) -> bool {
-        let is_fresh = match (&self.phase, &self.session) {
+    fn is_fresh(&self, now: Tick) -> bool {
+        match (&self.phase, &self.session) {
             (Phase::Protected { .. }, Some(session)) => session.freshness.is_fresh(now),
             _ => true,
-        };
-        is_fresh && self.gate.is_ready()
+        }
+    }
+
+    fn may_release(&self, now: Tick) -> bool {
+        self.is_fresh(now) && self.gate.is_ready()
     }
 
     /// Brings commands in line with the state: stalls, outputs, pings.
