@@ -329,7 +329,7 @@ mod tests {
                 .map(|run| (run.start / PAGE_BYTES, run.len() / PAGE_BYTES))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(runs(&memory), []);
+        assert!(runs(&memory).is_empty());
         memory[PAGE_BYTES - 1] = 1;
         memory[3 * PAGE_BYTES] = 1;
         memory[4 * PAGE_BYTES + 5] = 1;
