@@ -12,7 +12,7 @@ use memory::{GuestRam, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::state::MachineState;
+use crate::state::{BootPayload, MachineState};
 
 /// Pages that each digest hashes again although nobody wrote them: 512 MiB are covered in 64
 /// digests.
@@ -98,8 +98,9 @@ pub fn digest_of_state(state: &MachineState) -> Digest {
 }
 
 /// Hash of the boot payload, which never changes.
-pub(crate) fn of_payload(payload: &crate::state::BootPayload) -> u64 {
-    hash(payload)
+pub(crate) fn of_payload(payload: &BootPayload) -> u64 {
+    let BootPayload { kernel, initramfs, cmdline } = payload;
+    hash(&(xxh3_64(kernel), kernel.len(), xxh3_64(initramfs), initramfs.len(), cmdline))
 }
 
 /// The running sum over RAM.

@@ -31,11 +31,28 @@ pub const STATE_VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootPayload {
     /// A vmlinux with a PVH entry, or a bzImage.
+    #[serde(with = "shared_bytes")]
     pub kernel: Arc<Vec<u8>>,
     /// An initramfs; empty for none.
+    #[serde(with = "shared_bytes")]
     pub initramfs: Arc<Vec<u8>>,
     /// The kernel's command line.
     pub cmdline: String,
+}
+
+/// Files as one run of bytes instead of byte by byte.
+mod shared_bytes {
+    use std::sync::Arc;
+
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(bytes: &Arc<Vec<u8>>, to: S) -> Result<S::Ok, S::Error> {
+        serde_bytes::serialize(bytes.as_slice(), to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Vec<u8>>, D::Error> {
+        serde_bytes::deserialize::<Vec<u8>, D>(from).map(Arc::new)
+    }
 }
 
 /// Everything a machine is, but its RAM.

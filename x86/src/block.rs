@@ -17,7 +17,7 @@ use crate::op::{CodeSize, Op};
 pub(crate) const LONGEST_BLOCK: usize = 48;
 
 const BUCKETS: usize = 1 << 15;
-const JUMPS: usize = 1 << 12;
+const JUMPS: usize = 1 << 13;
 const NONE: u32 = u32::MAX;
 
 /// A run of decoded instructions in the arena.
@@ -41,6 +41,7 @@ struct Block {
 }
 
 #[derive(Clone, Copy)]
+#[repr(align(32))]
 struct Jump {
     linear: u64,
     /// Epoch and mode, see `jump_key`; 0 matches nothing.
@@ -172,11 +173,6 @@ impl BlockCache {
         let start = self.arena.len() as u32;
         self.arena.extend_from_slice(ops);
         Run { start, count: ops.len() as u16, bytes }
-    }
-
-    /// True if the page has decoded bytes.
-    pub(crate) fn has_page(&self, index: usize) -> bool {
-        self.pages.contains_key(&(index as u32))
     }
 
     /// Drops the blocks that a store made stale.

@@ -110,6 +110,8 @@ pub struct Core {
     pub(crate) bus_used: bool,
     /// Current privilege level.
     pub(crate) cpl: u8,
+    /// Limit of CS when the code epoch last took note of it.
+    code_limit: u32,
     /// Which code the CPU executes; derived from CS and EFER.
     pub(crate) code_size: CodeSize,
     /// Steps at the start of the running block (REP handlers add their extra iterations).
@@ -271,20 +273,6 @@ impl Core {
         }
     }
 
-    /// Sets RIP to a near target after the checks: canonical in 64-bit mode, within CS otherwise.
-    #[inline(always)]
-    pub fn jump(&mut self, target: u64) -> Exec<()> {
-        let fine = match self.code_size {
-            CodeSize::Bits64 => canonical(target),
-            _ => target <= u64::from(self.segments[1].limit),
-        };
-        if !fine {
-            return self.raise(Fault::protection(0));
-        }
-        self.rip = target;
-        Ok(())
-    }
-
     /// Target of a direct near branch of `bits` operand size (16, 32, 64): `op.imm` is relative to
     /// the start of the block.
     #[inline(always)]
@@ -297,11 +285,6 @@ impl Core {
     /// CPL, 0–3.
     pub fn cpl(&self) -> u8 {
         self.cpl
-    }
-
-    /// The code size that CS and EFER ask for.
-    pub fn code_size(&self) -> CodeSize {
-        self.code_size
     }
 
     /// True in 64-bit mode.
@@ -333,7 +316,7 @@ impl Core {
     /// Recomputes what is derived from segments, EFER, CR0, CR4 and flags. Called after any of
     /// them changed; the block must end with the instruction that changed them.
     pub fn mode_changed(&mut self) {
-        let cs = &self.segments[1];
+        let cs = self.segments[1];
         self.code_size = if self.long_mode() && cs.long() {
             CodeSize::Bits64
         } else if cs.big() && self.protected() && !self.v8086() || cs.big() && !self.protected() {
@@ -341,6 +324,11 @@ impl Core {
         } else {
             CodeSize::Bits16
         };
+        // Runs are remembered only if they lie within the code segment: another limit, another epoch.
+        if self.code_limit != cs.limit {
+            self.code_limit = cs.limit;
+            self.mmu.code_epoch += 1;
+        }
         let long = self.code_size == CodeSize::Bits64;
         for slot in 0..6 {
             let keeps_base = !long || slot >= 4;
@@ -375,6 +363,7 @@ impl Core {
             attention: true,
             bus_used: false,
             cpl: 0,
+            code_limit: 0,
             code_size: CodeSize::Bits16,
             steps: state.steps,
             rep_steps: state.rep_steps,

@@ -268,29 +268,45 @@ impl Cpu {
     }
 
     /// Executes blocks until one ends in something else than a jump, or a limit.
-    fn execute_blocks(&mut self, env: &mut Env<'_>, mut budget: u64, kick: &AtomicBool) {
+    fn execute_blocks(&mut self, env: &mut Env<'_>, budget: u64, kick: &AtomicBool) {
         let limit = self.core.steps + budget;
+        // Whatever changes mode or epoch ends this loop, but for building a block.
+        let mut key = self.jump_key();
         loop {
-            let run = match self.find(env) {
-                Ok(run) => run,
-                Err(Raised) => {
-                    self.fault_at_fetch(env);
-                    return;
-                }
+            let linear = self.core.rip.wrapping_add(self.core.seg_base[1]);
+            let run = match self.cache.jump(linear, key) {
+                Some(run) => run,
+                None => match self.find(env) {
+                    Ok(run) => {
+                        key = self.jump_key();
+                        run
+                    }
+                    Err(Raised) => {
+                        self.fault_at_fetch(env);
+                        return;
+                    }
+                },
             };
-            if !self.execute_fast(env, run, budget) {
+            let budget = limit - self.core.steps;
+            if !self.execute_run(env, run, budget) {
                 return;
             }
-            budget = limit.saturating_sub(self.core.steps);
-            if budget == 0 || kick.load(Ordering::Relaxed) {
+            if self.core.steps >= limit || kick.load(Ordering::Relaxed) {
                 return;
             }
         }
     }
 
-    /// Executes a run; true if the next block can follow at once.
+    /// Key of the jump cache now.
     #[inline(always)]
-    fn execute_fast(&mut self, env: &mut Env<'_>, run: Run, budget: u64) -> bool {
+    fn jump_key(&self) -> u64 {
+        let mode = self.core.code_size as u64 | u64::from(self.core.cpl == 3) << 2;
+        self.cache.jump_key(self.core.mmu.code_epoch, mode)
+    }
+
+    /// Executes a run as far as `budget` (≥ 1) allows; true if the next block can follow at once.
+    #[inline(always)]
+    fn execute_run(&mut self, env: &mut Env<'_>, run: Run, budget: u64) -> bool {
         let ops = self.cache.ops(run);
         let ops = &ops[..(ops.len() as u64).min(budget) as usize];
         let core = &mut self.core;
@@ -362,32 +378,19 @@ impl Cpu {
 
     // ---- finding and building blocks -------------------------------------------------------
 
-    /// The run at RIP.
-    #[inline(always)]
-    fn find(&mut self, env: &mut Env<'_>) -> Exec<Run> {
-        let core = &self.core;
-        let linear = core.rip.wrapping_add(core.seg_base[1]);
-        let mode = core.code_size as u64 | u64::from(core.cpl == 3) << 2;
-        let key = self.cache.jump_key(core.mmu.code_epoch, mode);
-        if let Some(run) = self.cache.jump(linear, key)
-            && (core.in_64bit() || self.within_limit(run))
-        {
-            return Ok(run);
-        }
-        self.find_slowly(env, linear, mode)
-    }
-
     /// True if a run lies within the code segment.
     fn within_limit(&self, run: Run) -> bool {
         let last = self.core.rip + u64::from(run.bytes) - 1;
         last <= u64::from(self.core.segments[1].limit)
     }
 
+    /// The run at RIP.
     #[cold]
     #[inline(never)]
-    fn find_slowly(&mut self, env: &mut Env<'_>, linear: u64, mode: u64) -> Exec<Run> {
+    fn find(&mut self, env: &mut Env<'_>) -> Exec<Run> {
         let core = &mut self.core;
-        let linear = if core.long_mode() { linear } else { linear & 0xffff_ffff };
+        let unwrapped = core.rip.wrapping_add(core.seg_base[1]);
+        let linear = if core.long_mode() { unwrapped } else { unwrapped & 0xffff_ffff };
         if core.in_64bit() && !canonical(linear) {
             return core.raise(Fault::protection(0));
         }
@@ -411,8 +414,8 @@ impl Cpu {
         let run = self.limited(env, run)?;
         let crosses = (physical & 0xfff) + u64::from(run.bytes) > 4096;
         if !crosses && env.ram.page_index(physical).is_some() {
-            let key = self.cache.jump_key(self.core.mmu.code_epoch, mode);
-            self.cache.remember_jump(self.core.rip.wrapping_add(self.core.seg_base[1]), key, run);
+            let key = self.jump_key();
+            self.cache.remember_jump(unwrapped, key, run);
         }
         Ok(run)
     }
