@@ -3,7 +3,7 @@
 use iced_x86::{Instruction, OpKind, Register};
 
 use crate::op::{
-    ADDRESS_16, ADDRESS_32, ADDRESS_SLOW, CodeSize, HIGH_BYTE, Op, SEG_DS, SLOT_BLOCK_RIP,
+    ADDRESS_16, ADDRESS_32, ADDRESS_SLOW, CodeSize, HIGH_BYTE, Op, SEG_DS, SEG_SS, SLOT_BLOCK_RIP,
     SLOT_ZERO,
 };
 
@@ -32,6 +32,20 @@ pub(crate) fn segment(register: Register) -> u8 {
     }
 }
 
+/// Segment slot of the memory operand. In 64-bit mode ES, CS, SS and DS prefixes change nothing,
+/// not even whether a non-canonical address is #SS.
+pub(crate) fn memory_segment(instruction: &Instruction, size: CodeSize) -> u8 {
+    let prefix = instruction.segment_prefix();
+    let ignored = size == CodeSize::Bits64 && !matches!(prefix, Register::FS | Register::GS);
+    if !ignored {
+        return segment(instruction.memory_segment());
+    }
+    match instruction.memory_base() {
+        Register::RBP | Register::RSP | Register::EBP | Register::ESP => SEG_SS,
+        _ => SEG_DS,
+    }
+}
+
 /// Fills in the memory operand.
 pub(crate) fn set_memory(instruction: &Instruction, op: &mut Op, size: CodeSize) {
     let base = instruction.memory_base();
@@ -47,7 +61,7 @@ pub(crate) fn set_memory(instruction: &Instruction, op: &mut Op, size: CodeSize)
     };
     op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
     op.disp = instruction.memory_displacement64();
-    op.seg = segment(instruction.memory_segment());
+    op.seg = memory_segment(instruction, size);
     let width = if base != Register::None {
         base.size()
     } else if index != Register::None {

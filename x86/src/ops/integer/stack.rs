@@ -260,44 +260,32 @@ fn enter<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let mask = core.stack_mask();
     let (start, base) = (core.reg::<u64>(RSP), core.reg::<u64>(RBP));
     let level = u64::from(op.aux);
-    let frame = start.wrapping_sub(T::BYTES) & mask;
     let pushes = level + 1;
     let end = start.wrapping_sub(pushes * T::BYTES).wrapping_sub(op.imm) & mask;
-    // Everything that may fault comes first: the pushes, the display, the new top.
+    // Everything that may fault comes first, in the order of the pushes; then the new top.
     for push in 1..=pushes {
+        if (2..pushes).contains(&push) {
+            let offset = base.wrapping_sub((push - 1) * T::BYTES) & mask;
+            let linear = core.stack_linear(offset, T::BYTES, false)?;
+            core.check_read(env, linear, T::BYTES as usize, SEG_SS)?;
+        }
         let offset = start.wrapping_sub(push * T::BYTES) & mask;
         core.check_stack_write(env, offset, T::BYTES)?;
     }
-    for display in 1..level {
-        let linear = core.stack_linear(
-            base.wrapping_sub(display * T::BYTES) & mask,
-            T::BYTES,
-            false,
-        )?;
-        core.check_read(env, linear, T::BYTES as usize, SEG_SS)?;
-    }
     core.check_stack_write(env, end, T::BYTES)?;
     core.push(env, T::from64(base))?;
+    let frame = core.reg::<T>(RSP);
     for display in 1..level {
         let offset = base.wrapping_sub(display * T::BYTES) & mask;
         let value = core.read_stack::<T>(env, offset)?;
         core.push(env, value)?;
     }
     if level > 0 {
-        core.push(env, T::from64(frame))?;
+        core.push(env, frame)?;
     }
-    set_frame_pointer(core, frame);
+    core.set_reg(RBP, frame);
     core.set_stack_pointer(end);
     Ok(Flow::Next)
-}
-
-/// Sets rBP with the width of the stack.
-fn set_frame_pointer(core: &mut Core, value: u64) {
-    match core.stack_mask() {
-        u64::MAX => core.set_reg::<u64>(RBP, value),
-        0xffff => core.set_reg::<u16>(RBP, value as u16),
-        _ => core.set_reg::<u32>(RBP, value as u32),
-    }
 }
 
 fn leave<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {

@@ -12,7 +12,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 use super::gpr::{RAX, RCX, RDI, RSI};
 use super::sized;
 use crate::core::Core;
-use crate::decode::operands::segment;
+use crate::decode::operands::memory_segment;
 use crate::env::Env;
 use crate::fault::Exec;
 use crate::flags::DF;
@@ -204,27 +204,27 @@ impl Iteration for Scas {
 }
 
 /// Names the handler.
-pub(super) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Selected> {
+pub(super) fn select(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<Selected> {
     use Mnemonic as M;
     match insn.mnemonic() {
-        M::Movsb | M::Movsw | M::Movsd | M::Movsq => string::<Movs>(insn, op),
-        M::Stosb | M::Stosw | M::Stosd | M::Stosq => string::<Stos>(insn, op),
-        M::Lodsb | M::Lodsw | M::Lodsd | M::Lodsq => string::<Lods>(insn, op),
-        M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq => string::<Cmps>(insn, op),
-        M::Scasb | M::Scasw | M::Scasd | M::Scasq => string::<Scas>(insn, op),
+        M::Movsb | M::Movsw | M::Movsd | M::Movsq => string::<Movs>(insn, op, size),
+        M::Stosb | M::Stosw | M::Stosd | M::Stosq => string::<Stos>(insn, op, size),
+        M::Lodsb | M::Lodsw | M::Lodsd | M::Lodsq => string::<Lods>(insn, op, size),
+        M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq => string::<Cmps>(insn, op, size),
+        M::Scasb | M::Scasw | M::Scasd | M::Scasq => string::<Scas>(insn, op, size),
         _ => None,
     }
 }
 
 /// `None` for the SSE instructions that share a mnemonic (MOVSD, CMPSD).
-fn string<I: Iteration>(insn: &Instruction, op: &mut Op) -> Option<Selected> {
+fn string<I: Iteration>(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<Selected> {
     let address_bytes = insn.op_kinds().find_map(|kind| match kind {
         OpKind::MemorySegSI | OpKind::MemoryESDI => Some(2),
         OpKind::MemorySegESI | OpKind::MemoryESEDI => Some(4),
         OpKind::MemorySegRSI | OpKind::MemoryESRDI => Some(8),
         _ => None,
     })?;
-    op.seg = segment(insn.memory_segment());
+    op.seg = memory_segment(insn, size);
     let bytes = insn.memory_size().size();
     match address_bytes {
         2 => with_prefix::<I, u16>(op, bytes),
