@@ -188,7 +188,8 @@ fn spread(value: u128, lane_bits: u32, n: u32) -> u128 {
 fn lane<F: Float>(a: u128, b: u128, result: u128, flags: u32, range: u32) -> u32 {
     let from_doubles = matches!(F::ELEMENTS, Elements::Double | Elements::Doubles);
     let mut flags = flags;
-    if is_denormal(result, from_doubles && F::KIND != Kind::Narrow) {
+    let double = from_doubles && F::KIND != Kind::Narrow;
+    if range & UNDERFLOW != 0 && is_denormal(result, double) {
         flags |= UNDERFLOW;
     }
     if flags & range == 0 {

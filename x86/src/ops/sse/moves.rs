@@ -136,19 +136,21 @@ fn store_general<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<F
     Ok(Flow::Next)
 }
 
-/// Stores those bytes of `value` whose `mask` bit is set: all or, on a fault, none.
-fn store_masked(core: &mut Core, env: &mut Env<'_>, op: &Op, value: u128, mask: u32) -> Exec<()> {
-    if mask == 0 {
-        return Ok(());
-    }
-    let first = mask.trailing_zeros();
-    let size = 32 - mask.leading_zeros() - first;
-    let offset = core.effective(op).wrapping_add(u64::from(first));
-    let linear = core.segmented(op.seg, offset, u64::from(size), true)?;
+/// Stores those of `size` bytes of `value` whose `mask` bit is set. The whole operand must be
+/// writable, whatever the mask.
+fn store_masked(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+    value: u128,
+    mask: u32,
+    size: u32,
+) -> Exec<()> {
+    let linear = core.linear(op, u64::from(size), true)?;
     core.check_write(env, linear, size as usize, op.seg)?;
     for i in 0..size {
-        if mask >> (first + i) & 1 != 0 {
-            let byte = (value >> (8 * (first + i))) as u8;
+        if mask >> i & 1 != 0 {
+            let byte = (value >> (8 * i)) as u8;
             core.write(env, linear.wrapping_add(u64::from(i)), op.seg, byte)?;
         }
     }
@@ -159,7 +161,7 @@ fn store_masked(core: &mut Core, env: &mut Env<'_>, op: &Op, value: u128, mask: 
 fn masked_xmm(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     sse_ready(core)?;
     let mask = byte_signs(xmm(core, op.src));
-    store_masked(core, env, op, xmm(core, op.dst), mask)?;
+    store_masked(core, env, op, xmm(core, op.dst), mask, 16)?;
     Ok(Flow::Next)
 }
 
@@ -167,7 +169,7 @@ fn masked_xmm(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
 fn masked_mmx(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     mmx_ready(core)?;
     let mask = byte_signs(u128::from(mmx(core, op.src)));
-    store_masked(core, env, op, u128::from(mmx(core, op.dst)), mask)?;
+    store_masked(core, env, op, u128::from(mmx(core, op.dst)), mask, 8)?;
     enter_mmx(core);
     Ok(Flow::Next)
 }

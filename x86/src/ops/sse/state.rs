@@ -9,10 +9,10 @@
 use iced_x86::{Code, Instruction};
 
 use super::operands::{MXCSR_MASK, leave_mmx, mmx_ready, sse_ready};
-use crate::core::{Core, cr0};
+use crate::core::{Core, canonical, cr0};
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
-use crate::op::{Flow, Op, Selected};
+use crate::op::{Flow, Op, SEG_SS, Selected};
 use crate::softfloat::F80;
 
 /// Size of the FXSAVE area.
@@ -47,7 +47,13 @@ fn area(core: &mut Core, op: &Op, write: bool) -> Exec<u64> {
     }
     let linear = core.linear(op, AREA as u64, write)?;
     if linear & 15 != 0 {
-        return core.raise(Fault::protection(0));
+        let outside = core.in_64bit() && !canonical(linear);
+        let stack = outside && op.seg == SEG_SS;
+        return core.raise(if stack {
+            Fault::stack(0)
+        } else {
+            Fault::protection(0)
+        });
     }
     Ok(linear)
 }
