@@ -15,7 +15,9 @@ pub struct SoftwareVcpu {
 impl SoftwareVcpu {
     /// A vCPU in a validated state, whose caches keep to about `cache_bytes`.
     pub fn new(state: &CpuState, cache_bytes: usize) -> SoftwareVcpu {
-        SoftwareVcpu { cpu: Cpu::new(state, cache_bytes) }
+        SoftwareVcpu {
+            cpu: Cpu::new(state, cache_bytes),
+        }
     }
 }
 

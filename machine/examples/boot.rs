@@ -14,7 +14,9 @@ fn main() {
         eprintln!("usage: boot KERNEL INITRAMFS CMDLINE [MAX_STEPS]");
         std::process::exit(2);
     };
-    let most = rest.first().map_or(u64::MAX, |text| text.parse().expect("MAX_STEPS is a number"));
+    let most = rest.first().map_or(u64::MAX, |text| {
+        text.parse().expect("MAX_STEPS is a number")
+    });
     let read = |path: &String| Arc::new(std::fs::read(path).expect("the file can be read"));
     let mut machine = Machine::new(MachineConfig {
         memory_size: 512 << 20,
@@ -36,13 +38,17 @@ fn main() {
         let until = Position((machine.position().0 + 5_000_000).min(most));
         let exit = machine.run(until, &kick);
         if let Some(Output::Console { bytes, .. }) = machine.take_output() {
-            std::io::stdout().write_all(&bytes).expect("standard output takes it");
+            std::io::stdout()
+                .write_all(&bytes)
+                .expect("standard output takes it");
             std::io::stdout().flush().expect("standard output takes it");
         }
         match exit {
             Exit::Until if machine.position().0 >= most => break,
             Exit::Until | Exit::Kicked => {}
-            Exit::Idle { deadline: Some(deadline) } => {
+            Exit::Idle {
+                deadline: Some(deadline),
+            } => {
                 jumps += 1;
                 machine.idle_jump(deadline);
             }

@@ -6,7 +6,7 @@
 //! Invariant: after every access the interrupt lines at the IOAPIC are those of the devices; what
 //! is not decoded reads as all ones and swallows writes.
 
-use devices::acpi_pm::{self, Action, AcpiPm};
+use devices::acpi_pm::{self, AcpiPm, Action};
 use devices::cmos::{self, Cmos};
 use devices::debug_port::{self, DebugPort};
 use devices::i8042::{self, I8042};
@@ -58,7 +58,10 @@ impl Board {
     /// Fires what is due at `at`. True if something was.
     pub(crate) fn advance(&mut self, at: Progress) -> bool {
         let now = self.now(at);
-        let due = self.lapic.deadline().is_some_and(|deadline| deadline <= now);
+        let due = self
+            .lapic
+            .deadline()
+            .is_some_and(|deadline| deadline <= now);
         if due {
             self.lapic.advance(now);
         }
@@ -93,9 +96,10 @@ impl Board {
     }
 
     fn drive_lines(&mut self) {
-        for (pin, asserted) in
-            [(serial::COM1_PIN, self.serial.line()), (acpi_pm::EVENT_PIN, self.acpi.line())]
-        {
+        for (pin, asserted) in [
+            (serial::COM1_PIN, self.serial.line()),
+            (acpi_pm::EVENT_PIN, self.acpi.line()),
+        ] {
             if let Some(message) = self.ioapic.set_line(pin, asserted) {
                 self.lapic.receive(message);
             }
@@ -215,14 +219,7 @@ impl VmOps for Board {
         u64::from_le_bytes(bytes)
     }
 
-    fn mmio_write(
-        &mut self,
-        _: &mut GuestRam,
-        at: Progress,
-        address: u64,
-        size: u8,
-        value: u64,
-    ) {
+    fn mmio_write(&mut self, _: &mut GuestRam, at: Progress, address: u64, size: u8, value: u64) {
         let now = self.now(at);
         let bytes = value.to_le_bytes();
         let whole_dword = size >= 4 && address & 3 == 0;
@@ -240,7 +237,8 @@ impl VmOps for Board {
         } else {
             let offset = address.wrapping_sub(arch::layout::ECAM_START);
             if offset < arch::layout::ECAM_LENGTH {
-                self.pci.ecam_write(offset, &bytes[..usize::from(size.min(8))]);
+                self.pci
+                    .ecam_write(offset, &bytes[..usize::from(size.min(8))]);
             }
         }
     }

@@ -30,7 +30,11 @@ pub struct Clock {
 impl Clock {
     /// Time zero at unit zero.
     pub fn new() -> Clock {
-        Clock { virtual_time: 0, units: 0, rate: RATE_INITIAL }
+        Clock {
+            virtual_time: 0,
+            units: 0,
+            rate: RATE_INITIAL,
+        }
     }
 
     /// Virtual time at `units`, in nanoseconds, rounded down.
@@ -41,9 +45,12 @@ impl Clock {
 
     /// The first unit count at which [`Clock::now`] is at least `time`.
     pub fn units_at(&self, time: u64) -> u64 {
-        let Some(ahead) = time.checked_sub(self.virtual_time) else { return self.units };
+        let Some(ahead) = time.checked_sub(self.virtual_time) else {
+            return self.units;
+        };
         let units = (u128::from(ahead) << 32).div_ceil(u128::from(self.rate));
-        self.units.saturating_add(u64::try_from(units).unwrap_or(u64::MAX))
+        self.units
+            .saturating_add(u64::try_from(units).unwrap_or(u64::MAX))
     }
 
     /// Re-bases at `units`: time becomes `virtual_time`, but never goes back; the rate is kept

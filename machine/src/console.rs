@@ -24,7 +24,11 @@ pub struct Console {
 impl Console {
     /// Nothing written yet.
     pub fn new() -> Console {
-        Console { written: 0, emitted: 0, pending: VecDeque::new() }
+        Console {
+            written: 0,
+            emitted: 0,
+            pending: VecDeque::new(),
+        }
     }
 
     /// The guest writes a byte.

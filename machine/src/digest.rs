@@ -35,12 +35,21 @@ impl Digest {
     /// Names of the components in which two digests differ.
     pub fn differences(&self, other: &Digest) -> Vec<&'static str> {
         let pairs = self.components.iter().zip(&other.components);
-        COMPONENTS.iter().zip(pairs).filter(|(_, (a, b))| a != b).map(|(name, _)| *name).collect()
+        COMPONENTS
+            .iter()
+            .zip(pairs)
+            .filter(|(_, (a, b))| a != b)
+            .map(|(name, _)| *name)
+            .collect()
     }
 
     /// All of it in one number.
     pub fn total(&self) -> u64 {
-        let bytes: Vec<u8> = self.components.iter().flat_map(|c| c.to_le_bytes()).collect();
+        let bytes: Vec<u8> = self
+            .components
+            .iter()
+            .flat_map(|c| c.to_le_bytes())
+            .collect();
         xxh3_64(&bytes)
     }
 }
@@ -99,8 +108,18 @@ pub fn digest_of_state(state: &MachineState) -> Digest {
 
 /// Hash of the boot payload, which never changes.
 pub(crate) fn of_payload(payload: &BootPayload) -> u64 {
-    let BootPayload { kernel, initramfs, cmdline } = payload;
-    hash(&(xxh3_64(kernel), kernel.len(), xxh3_64(initramfs), initramfs.len(), cmdline))
+    let BootPayload {
+        kernel,
+        initramfs,
+        cmdline,
+    } = payload;
+    hash(&(
+        xxh3_64(kernel),
+        kernel.len(),
+        xxh3_64(initramfs),
+        initramfs.len(),
+        cmdline,
+    ))
 }
 
 /// The running sum over RAM.
@@ -114,7 +133,10 @@ pub(crate) struct RamDigest {
 impl RamDigest {
     /// Nothing hashed yet.
     pub(crate) fn new(ram: &GuestRam) -> RamDigest {
-        RamDigest { pages: vec![0; ram.pages()], sum: 0 }
+        RamDigest {
+            pages: vec![0; ram.pages()],
+            sum: 0,
+        }
     }
 
     fn update(&mut self, ram: &GuestRam, index: usize) {

@@ -147,10 +147,16 @@ impl Machine {
             payload,
         } = state;
         if version != STATE_VERSION {
-            return Err(StateError::Version { found: version, expected: STATE_VERSION });
+            return Err(StateError::Version {
+                found: version,
+                expected: STATE_VERSION,
+            });
         }
         if memory_size != ram.size() {
-            return Err(StateError::MemorySize { state: memory_size, ram: ram.size() });
+            return Err(StateError::MemorySize {
+                state: memory_size,
+                ram: ram.size(),
+            });
         }
         let impossible = |component, reason: &str| StateError::Impossible {
             component,
@@ -172,13 +178,19 @@ impl Machine {
         };
         let vcpu = SoftwareVcpu::new(&cpu, cache_bytes);
         if !board.clock.validate(vcpu.progress().units) {
-            return Err(impossible("clock", "it is ahead of the CPU, or its rate out of bounds"));
+            return Err(impossible(
+                "clock",
+                "it is ahead of the CPU, or its rate out of bounds",
+            ));
         }
         if !board.console.validate() {
             return Err(impossible("console", "counts and bytes disagree"));
         }
         if sweep_page >= ram.pages() as u64 {
-            return Err(impossible("machine", "the digest's sweep is beyond the end of RAM"));
+            return Err(impossible(
+                "machine",
+                "the digest's sweep is beyond the end of RAM",
+            ));
         }
         Ok(Machine {
             vcpu: Box::new(vcpu),
@@ -356,14 +368,20 @@ impl Machine {
         }
         let bytes = self.board.console.since(self.taken);
         self.taken = through;
-        Some(Output::Console { position: self.position(), through, bytes })
+        Some(Output::Console {
+            position: self.position(),
+            through,
+            bytes,
+        })
     }
 
     /// The digest at this boundary. Taking one moves the sweep, so it is itself something that both
     /// sides do at the same positions.
     pub fn digest(&mut self) -> Digest {
         let written = self.ram.take_dirty();
-        let sum = self.ram_digest.bring_up(&mut self.ram, &written, self.sweep_page);
+        let sum = self
+            .ram_digest
+            .bring_up(&mut self.ram, &written, self.sweep_page);
         let pages = self.ram.pages() as u64;
         self.sweep_page = (self.sweep_page + digest::SWEEP_PAGES) % pages;
         digest::of_state(&self.save(), self.payload_hash, sum)

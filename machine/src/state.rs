@@ -128,13 +128,19 @@ pub enum StateError {
 
 impl From<InvalidState> for StateError {
     fn from(invalid: InvalidState) -> Self {
-        StateError::Impossible { component: invalid.device, reason: invalid.reason.to_string() }
+        StateError::Impossible {
+            component: invalid.device,
+            reason: invalid.reason.to_string(),
+        }
     }
 }
 
 impl From<pci::InvalidState> for StateError {
     fn from(invalid: pci::InvalidState) -> Self {
-        StateError::Impossible { component: "pci", reason: invalid.reason.to_string() }
+        StateError::Impossible {
+            component: "pci",
+            reason: invalid.reason.to_string(),
+        }
     }
 }
 
@@ -149,7 +155,10 @@ impl MachineState {
         // The version comes first, so that a state of another shape is named as such.
         let (found, _) = postcard::take_from_bytes::<u32>(bytes).map_err(StateError::Decode)?;
         if found != STATE_VERSION {
-            return Err(StateError::Version { found, expected: STATE_VERSION });
+            return Err(StateError::Version {
+                found,
+                expected: STATE_VERSION,
+            });
         }
         postcard::from_bytes(bytes).map_err(StateError::Decode)
     }

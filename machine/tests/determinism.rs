@@ -15,11 +15,23 @@ const LAST: u64 = 48 * GRAIN;
 fn inputs() -> Vec<(u64, Input)> {
     vec![
         (5_000, Input::SerialInput(b"x".to_vec())),
-        (20_000, Input::Anchor { virtual_time: 90_000, rate: machine::RATE_ONE }),
+        (
+            20_000,
+            Input::Anchor {
+                virtual_time: 90_000,
+                rate: machine::RATE_ONE,
+            },
+        ),
         (20_000, Input::SerialInput(b"hello".to_vec())),
         (31_111, Input::ConsoleEmitted { through: 3 }),
         (31_111, Input::PowerButton),
-        (60_000, Input::Anchor { virtual_time: 0, rate: machine::RATE_ONE / 3 }),
+        (
+            60_000,
+            Input::Anchor {
+                virtual_time: 0,
+                rate: machine::RATE_ONE / 3,
+            },
+        ),
     ]
 }
 
@@ -56,14 +68,23 @@ fn play(
         }
         let to_grain = here - here % grain + grain;
         let to_input = log.peek().map_or(u64::MAX, |(position, _)| *position);
-        if !tiny::run_to(&mut machine, Position(to_grain.min(to_input).min(stop).min(last))) {
+        if !tiny::run_to(
+            &mut machine,
+            Position(to_grain.min(to_input).min(stop).min(last)),
+        ) {
             return (digests, console);
         }
     }
 }
 
 fn plain() -> (Vec<Digest>, Vec<u8>) {
-    play(tiny::machine(&tiny::ticking(1000)), GRAIN, LAST, |_| u64::MAX, |machine| machine)
+    play(
+        tiny::machine(&tiny::ticking(1000)),
+        GRAIN,
+        LAST,
+        |_| u64::MAX,
+        |machine| machine,
+    )
 }
 
 /// Compares two runs; names the first difference only.
@@ -71,9 +92,16 @@ fn same(run: &(Vec<Digest>, Vec<u8>), expected: &(Vec<Digest>, Vec<u8>)) {
     assert_eq!(run.0.len(), expected.0.len());
     for (index, (a, b)) in run.0.iter().zip(&expected.0).enumerate() {
         let position = (index as u64 + 1) * GRAIN;
-        assert!(a == b, "at {position} the runs differ in {:?}", a.differences(b));
+        assert!(
+            a == b,
+            "at {position} the runs differ in {:?}",
+            a.differences(b)
+        );
     }
-    assert_eq!(String::from_utf8_lossy(&run.1), String::from_utf8_lossy(&expected.1));
+    assert_eq!(
+        String::from_utf8_lossy(&run.1),
+        String::from_utf8_lossy(&expected.1)
+    );
 }
 
 #[test]
@@ -127,7 +155,8 @@ fn move_house(machine: Machine) -> Machine {
     for index in 0..old.pages() {
         let page = old.page(index);
         if page.iter().any(|&byte| byte != 0) {
-            ram.write(old.page_address(index), page).expect("the same pages are there");
+            ram.write(old.page_address(index), page)
+                .expect("the same pages are there");
         }
     }
     Machine::restore(decoded, ram, 1 << 20).expect("what was saved restores")
@@ -186,11 +215,13 @@ fn mutations(value: &serde_json::Value) -> Vec<(String, serde_json::Value)> {
                 .into_iter()
                 .filter(|&index| index < items.len() && seen.insert(index))
                 .flat_map(|index| {
-                    mutations(&items[index]).into_iter().map(move |(path, changed)| {
-                        let mut whole = items.clone();
-                        whole[index] = changed;
-                        (format!("{index}.{path}"), Value::Array(whole))
-                    })
+                    mutations(&items[index])
+                        .into_iter()
+                        .map(move |(path, changed)| {
+                            let mut whole = items.clone();
+                            whole[index] = changed;
+                            (format!("{index}.{path}"), Value::Array(whole))
+                        })
                 })
                 .collect()
         }
@@ -218,7 +249,9 @@ fn every_state_field_is_in_the_digest() {
     let mut seen = 0;
     for (path, changed) in mutations(&value) {
         // What is no value of its type any more is no flip that could happen.
-        let Ok(flipped) = serde_json::from_value::<machine::MachineState>(changed) else { continue };
+        let Ok(flipped) = serde_json::from_value::<machine::MachineState>(changed) else {
+            continue;
+        };
         if flipped == state {
             continue;
         }

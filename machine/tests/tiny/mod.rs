@@ -160,7 +160,9 @@ pub fn run_to(machine: &mut Machine, target: Position) -> bool {
         match machine.run(target, &kick) {
             Exit::Until => return true,
             Exit::PoweredOff => return false,
-            Exit::Idle { deadline: Some(deadline) } => machine.idle_jump(deadline),
+            Exit::Idle {
+                deadline: Some(deadline),
+            } => machine.idle_jump(deadline),
             Exit::Idle { deadline: None } => panic!("the guest waits for ever"),
             Exit::Kicked | Exit::Reset => {}
         }

@@ -54,7 +54,9 @@ fn digests(
         }
         let grain = here - here % GRAIN + GRAIN;
         match machine.run(Position(grain.min(stop)), &kick) {
-            Exit::Idle { deadline: Some(deadline) } => machine.idle_jump(deadline),
+            Exit::Idle {
+                deadline: Some(deadline),
+            } => machine.idle_jump(deadline),
             Exit::Idle { deadline: None } => panic!("the guest waits for ever at {here}"),
             Exit::PoweredOff => {
                 found.push(machine.digest());
@@ -73,8 +75,9 @@ fn caches_and_cuts_do_not_show_over_a_boot() -> Outcome<()> {
     let installation = Installation::find()?;
     let mut random = Random::from_environment();
     let mut flips = Random::new(random.number());
-    let last: u64 = std::env::var("CH_DETERMINISM_STEPS")
-        .map_or(30 * GRAIN, |text| text.parse().expect("CH_DETERMINISM_STEPS is a number"));
+    let last: u64 = std::env::var("CH_DETERMINISM_STEPS").map_or(30 * GRAIN, |text| {
+        text.parse().expect("CH_DETERMINISM_STEPS is a number")
+    });
     let plain = digests(machine(&installation, 32 << 20), last, || u64::MAX, |_| {});
     let flushed = digests(
         machine(&installation, 1 << 20),
@@ -89,7 +92,11 @@ fn caches_and_cuts_do_not_show_over_a_boot() -> Outcome<()> {
     assert_eq!(plain.len(), flushed.len());
     for (index, (a, b)) in plain.iter().zip(&flushed).enumerate() {
         let position = (index as u64 + 1) * GRAIN;
-        assert!(a == b, "up to {position} the runs come to differ in {:?}", a.differences(b));
+        assert!(
+            a == b,
+            "up to {position} the runs come to differ in {:?}",
+            a.differences(b)
+        );
     }
     Ok(())
 }
