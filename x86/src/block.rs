@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 
 use memory::{GuestRam, WATCH_CODE, Write};
 
+use crate::decode::end_mark;
 use crate::op::{CodeSize, Op};
 
 /// Most instructions in a block.
@@ -24,7 +25,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Run {
     start: u32,
-    count: u16,
+    pub(crate) count: u16,
     /// Bytes from the first instruction to the end of the last.
     pub(crate) bytes: u16,
 }
@@ -89,6 +90,12 @@ impl BlockCache {
     #[inline(always)]
     pub(crate) fn ops(&self, run: Run) -> &[Op] {
         &self.arena[run.start as usize..run.start as usize + usize::from(run.count)]
+    }
+
+    /// The instructions of a run and its end mark.
+    #[inline(always)]
+    pub(crate) fn ops_and_end(&self, run: Run) -> &[Op] {
+        &self.arena[run.start as usize..run.start as usize + usize::from(run.count) + 1]
     }
 
     /// Key of jump-cache entries in this epoch for a mode (0–15).
@@ -167,11 +174,12 @@ impl BlockCache {
 
     /// Adds a run that nothing will find again.
     pub(crate) fn append(&mut self, ram: &mut GuestRam, ops: &[Op], bytes: u16) -> Run {
-        if self.arena.len() + ops.len() > self.capacity || self.blocks.len() >= self.capacity / 2 {
+        if self.arena.len() + ops.len() >= self.capacity || self.blocks.len() >= self.capacity / 2 {
             self.clear(ram);
         }
         let start = self.arena.len() as u32;
         self.arena.extend_from_slice(ops);
+        self.arena.push(end_mark());
         Run { start, count: ops.len() as u16, bytes }
     }
 

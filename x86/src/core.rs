@@ -6,6 +6,7 @@
 //! Invariant: `to_state` followed by `from_state` makes a CPU that behaves the same for ever.
 
 use crate::bus::Progress;
+use crate::chain::Cursor;
 use crate::fault::{Exec, Fault, Raised};
 use crate::flags::{self, Flags};
 use crate::mmu::{Mmu, SET_NONE};
@@ -102,8 +103,8 @@ pub struct Core {
     pub flags: Flags,
     /// RIP of the next instruction; inside a block, of its start.
     pub rip: u64,
-    /// Index of the running instruction in its block.
-    pub(crate) op_index: u32,
+    /// The running instruction's place in its block.
+    pub(crate) cursor: Cursor,
     /// Set when the block must end after this instruction: a watched store, a bus access.
     pub(crate) attention: bool,
     /// A device was reached: the machine looks at its interrupt lines and timers.
@@ -179,7 +180,7 @@ impl Core {
     /// Where the CPU is, within the running instruction.
     #[inline]
     pub fn progress(&self) -> Progress {
-        let steps = self.steps + u64::from(self.op_index);
+        let steps = self.steps + self.cursor.index() as u64;
         Progress { steps, units: Self::units(steps, self.rep_steps) }
     }
 
@@ -359,7 +360,7 @@ impl Core {
             seg_base: [0; 8],
             flags: Flags::default(),
             rip: state.rip,
-            op_index: 0,
+            cursor: Cursor::nowhere(),
             attention: true,
             bus_used: false,
             cpl: 0,

@@ -7,6 +7,8 @@
 //! Invariant: `run` stops at exactly the step or the first boundary at or after the unit it was
 //! given, whatever lies in the caches. How instructions are grouped into blocks never shows.
 
+#![allow(unsafe_code)]
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use memory::{GuestRam, WATCH_CODE, WATCH_TABLE};
@@ -307,49 +309,71 @@ impl Cpu {
     /// Executes a run as far as `budget` (≥ 1) allows; true if the next block can follow at once.
     #[inline(always)]
     fn execute_run(&mut self, env: &mut Env<'_>, run: Run, budget: u64) -> bool {
-        let ops = self.cache.ops(run);
-        let ops = &ops[..(ops.len() as u64).min(budget) as usize];
+        let count = usize::from(run.count);
+        if budget < count as u64 {
+            self.execute(env, run, budget as usize);
+            return false;
+        }
+        let ops = self.cache.ops_and_end(run);
         let core = &mut self.core;
         core.gpr[17] = core.rip;
-        for (index, op) in ops.iter().enumerate() {
-            core.op_index = index as u32;
-            match (op.run)(core, env, op) {
-                Ok(Flow::Next) if !core.attention => {}
+        core.cursor.start(ops);
+        loop {
+            // SAFETY: the cursor was started on `ops`, which is borrowed for as long.
+            let op = unsafe { core.cursor.op() };
+            let flow = (op.run)(core, env, op);
+            let index = core.cursor.index();
+            match flow {
                 Ok(Flow::Jump) => {
-                    core.steps += u64::from(core.op_index) + 1;
-                    core.op_index = 0;
+                    core.steps += index as u64 + 1;
+                    core.cursor.leave();
                     return !core.attention;
                 }
+                Ok(Flow::Next) if index == count => {
+                    core.rip = core.next_rip(&ops[count - 1]);
+                    core.steps += count as u64;
+                    core.cursor.leave();
+                    return !core.attention;
+                }
+                Ok(Flow::Next) if !core.attention => {
+                    // SAFETY: the end mark has index `count`.
+                    unsafe { core.cursor.advance() };
+                }
                 other => {
-                    Self::finish(core, env, op, other);
+                    Self::finish(core, env, &ops[index], other);
                     return false;
                 }
             }
         }
-        let last = &ops[ops.len() - 1];
-        core.rip = core.next_rip(last);
-        core.steps += ops.len() as u64;
-        core.op_index = 0;
-        true
     }
 
-    /// Executes at most `most` instructions of a run.
+    /// Executes at most `most` instructions of a run, one at a time.
     fn execute(&mut self, env: &mut Env<'_>, run: Run, most: usize) -> Done {
-        let ops = self.cache.ops(run);
         let core = &mut self.core;
         core.gpr[17] = core.rip;
         let mut done = Done::Retired;
-        for (index, op) in ops[..ops.len().min(most)].iter().enumerate() {
-            core.op_index = index as u32;
-            let flow = (op.run)(core, env, op);
+        for op in &self.cache.ops(run)[..usize::from(run.count).min(most)] {
+            let alone = [*op, decode::end_mark()];
+            core.cursor.start(&alone);
+            let mut flow = (op.run)(core, env, op);
+            let inside = flow == Ok(Flow::Next);
+            if core.cursor.index() == 1 {
+                // It went on to the end mark: the instruction itself is done.
+                core.cursor.start(&alone);
+                flow = Ok(Flow::Next);
+            }
             done = Self::finish(core, env, op, flow);
+            if !inside || core.attention {
+                break;
+            }
         }
         done
     }
 
     /// Does what an instruction's outcome asks for.
     fn finish(core: &mut Core, env: &mut Env<'_>, op: &Op, flow: Exec<Flow>) -> Done {
-        let before = u64::from(std::mem::take(&mut core.op_index));
+        let before = core.cursor.index() as u64;
+        core.cursor.leave();
         match flow {
             Ok(Flow::Next | Flow::Leave) => core.rip = core.next_rip(op),
             Ok(Flow::Jump) => {}

@@ -8,6 +8,7 @@
 
 mod block;
 mod bus;
+mod chain;
 mod core;
 mod cpu;
 mod decode;

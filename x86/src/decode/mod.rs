@@ -10,6 +10,7 @@ pub(crate) mod operands;
 
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
 
+use crate::chain::end_of_run;
 use crate::core::Core;
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
@@ -74,6 +75,11 @@ pub(crate) fn decode(bytes: &[u8], offset: u16, size: CodeSize) -> Decoded {
         }
     }
     failing(offset, undefined)
+}
+
+/// The mark that follows every run.
+pub(crate) fn end_mark() -> Op {
+    blank(0, end_of_run)
 }
 
 fn blank(offset: u16, run: Handler) -> Op {

@@ -55,7 +55,7 @@ fn contributory(vector: u8) -> bool {
 impl Core {
     /// Delivers an event: one step, whatever comes of it.
     pub(crate) fn deliver(&mut self, env: &mut Env<'_>, event: Event) {
-        self.op_index = 0;
+        self.cursor.leave();
         self.sti_shadow = false;
         self.ss_shadow = false;
         self.attention = true;

@@ -207,22 +207,22 @@ fn unary<O: Unary>(insn: &Instruction, op: &mut Op) -> Handler {
     sized!(bytes, unary_register, O)
 }
 
-fn register_register<O: Binary, T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn register_register<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let (a, b) = (core.operand::<T>(op.dst), core.operand::<T>(op.src));
     let result = O::apply(&mut core.flags, a, b);
     if O::STORES {
         core.set_operand(op.dst, result);
     }
-    Ok(Flow::Next)
+    core.next(env)
 }
 
-fn register_immediate<O: Binary, T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn register_immediate<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let a = core.operand::<T>(op.dst);
     let result = O::apply(&mut core.flags, a, T::from64(op.imm));
     if O::STORES {
         core.set_operand(op.dst, result);
     }
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 fn register_memory<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -232,7 +232,7 @@ fn register_memory<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &
     if O::STORES {
         core.set_operand(op.dst, result);
     }
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 /// The memory operand with `b`.
@@ -251,7 +251,7 @@ fn into_memory<O: Binary, T: Word>(
         let a = core.load::<T>(env, op)?;
         O::apply(&mut core.flags, a, b);
     }
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn memory_register<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -263,30 +263,30 @@ fn memory_immediate<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: 
     into_memory::<O, T>(core, env, op, T::from64(op.imm))
 }
 
-fn unary_register<O: Unary, T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn unary_register<O: Unary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let a = core.operand::<T>(op.dst);
     let result = O::apply(&mut core.flags, a);
     core.set_operand(op.dst, result);
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 fn unary_memory<O: Unary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let (a, place) = core.load_to_modify::<T>(env, op)?;
     let result = O::apply(&mut core.flags, a);
     core.store_back(env, place, result)?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 /// XOR or SUB of a register with itself.
-fn zero<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn zero<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     core.set_operand(op.dst, T::from64(0));
     core.flags.set_logic(T::from64(0));
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 /// TEST of a register with itself.
-fn test_itself<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn test_itself<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.operand::<T>(op.dst);
     core.flags.set_logic(value);
-    Ok(Flow::Next)
+    core.next(env)
 }

@@ -123,7 +123,7 @@ fn memory_immediate<C: Change, T: Word>(core: &mut Core, env: &mut Env<'_>, op: 
         let value = core.load::<T>(env, op)?;
         apply::<C, T>(core, value, op.imm);
     }
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 /// The bit string starts at the memory operand; the offset is signed and may reach far from it.
@@ -151,7 +151,7 @@ fn memory_register<C: Change, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &
         let value = core.read::<T>(env, linear, op.seg)?;
         apply::<C, T>(core, value, number);
     }
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 /// Where a scan starts.

@@ -63,10 +63,10 @@ fn compare_exchange_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op)
         core.store_back(env, place, old)?;
         core.set_reg(RAX, old);
     }
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
-fn compare_exchange_register<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn compare_exchange_register<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let old = core.operand::<T>(op.dst);
     if compare(core, old) {
         let new = core.operand::<T>(op.src);
@@ -74,7 +74,7 @@ fn compare_exchange_register<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op)
     } else {
         core.set_reg(RAX, old);
     }
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 fn compare_exchange_8(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -90,7 +90,7 @@ fn compare_exchange_8(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow>
         core.set_reg(RDX, (old >> 32) as u32);
     }
     core.flags.set_zf(equal);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn compare_exchange_16(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -111,7 +111,7 @@ fn compare_exchange_16(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow
         core.set_reg(RDX, (old >> 64) as u64);
     }
     core.flags.set_zf(equal);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 #[inline(always)]
@@ -127,14 +127,14 @@ fn add_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow
     let sum = add(core, old, addend);
     core.store_back(env, place, sum)?;
     core.set_operand(op.src, old);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 /// The source gets the old value first, so that XADD of a register with itself leaves the sum.
-fn add_register<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn add_register<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let (old, addend) = (core.operand::<T>(op.dst), core.operand::<T>(op.src));
     let sum = add(core, old, addend);
     core.set_operand(op.src, old);
     core.set_operand(op.dst, sum);
-    Ok(Flow::Next)
+    core.next(env)
 }

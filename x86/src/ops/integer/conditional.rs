@@ -64,19 +64,19 @@ fn cmov(insn: &Instruction, op: &mut Op) -> Option<Selected> {
     })
 }
 
-fn set_register<const CODE: u8>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn set_register<const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = u8::from(core.flags.condition(CODE));
     core.set_operand(op.dst, value);
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 fn set_memory<const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = u8::from(core.flags.condition(CODE));
     core.store(env, op, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
-fn move_register<T: Word, const CODE: u8>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn move_register<T: Word, const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let chosen = if core.flags.condition(CODE) {
         op.src
     } else {
@@ -84,7 +84,7 @@ fn move_register<T: Word, const CODE: u8>(core: &mut Core, _: &mut Env<'_>, op: 
     };
     let value = core.reg::<T>(chosen);
     core.set_reg(op.dst, value);
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 fn move_memory<T: Word, const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -95,5 +95,5 @@ fn move_memory<T: Word, const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op: 
         core.reg::<T>(op.dst)
     };
     core.set_reg(op.dst, value);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }

@@ -76,38 +76,38 @@ fn mov(insn: &Instruction, op: &mut Op) -> Option<Selected> {
     Selected::inline(run)
 }
 
-fn copy<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn copy<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.operand::<T>(op.src);
     core.set_operand(op.dst, value);
-    Ok(Flow::Next)
+    core.next(env)
 }
 
-fn set<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn set<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     core.set_operand(op.dst, T::from64(op.imm));
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 fn load<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.load::<T>(env, op)?;
     core.set_operand(op.dst, value);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn store<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.operand::<T>(op.src);
     core.store(env, op, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn store_immediate<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     core.store(env, op, T::from64(op.imm))?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
-fn lea<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn lea<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let address = core.effective(op);
     core.set_reg(op.dst, T::from64(address));
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 /// How a narrow source fills a wide destination.
@@ -151,12 +151,12 @@ fn extending<E: Extension>(insn: &Instruction, op: &mut Op) -> Handler {
 
 fn extend_register<E: Extension, S: Word, T: Word>(
     core: &mut Core,
-    _: &mut Env<'_>,
+    env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
     let value = E::extend(core.operand::<S>(op.src));
     core.set_reg(op.dst, T::from64(value));
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 fn extend_memory<E: Extension, S: Word, T: Word>(
@@ -166,7 +166,7 @@ fn extend_memory<E: Extension, S: Word, T: Word>(
 ) -> Exec<Flow> {
     let value = E::extend(core.load::<S>(env, op)?);
     core.set_reg(op.dst, T::from64(value));
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn xchg(insn: &Instruction, op: &mut Op) -> Handler {
@@ -188,11 +188,11 @@ fn xchg(insn: &Instruction, op: &mut Op) -> Handler {
     }
 }
 
-fn exchange_registers<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn exchange_registers<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let (a, b) = (core.operand::<T>(op.dst), core.operand::<T>(op.src));
     core.set_operand(op.dst, b);
     core.set_operand(op.src, a);
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 fn exchange_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -200,11 +200,11 @@ fn exchange_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec
     let new = core.operand::<T>(op.src);
     core.store_back(env, place, new)?;
     core.set_operand(op.src, old);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 /// BSWAP of a 16-bit register is undefined: zero.
-fn bswap<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn bswap<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.reg::<T>(op.dst).to64();
     let swapped = match T::BITS {
         64 => value.swap_bytes(),
@@ -212,7 +212,7 @@ fn bswap<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
         _ => 0,
     };
     core.set_reg(op.dst, T::from64(swapped));
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 /// XLAT: AL from seg:[rBX + AL].
@@ -230,5 +230,5 @@ fn xlat(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let linear = core.segmented(op.seg, offset, 1, false)?;
     let value = core.read::<u8>(env, linear, op.seg)?;
     core.set_reg(RAX, value);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }

@@ -181,12 +181,12 @@ fn on_accumulator<O: Accumulator>(insn: &Instruction, op: &mut Op) -> Handler {
 
 fn accumulator_register<O: Accumulator, T: Word>(
     core: &mut Core,
-    _: &mut Env<'_>,
+    env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
     let operand = core.operand::<T>(op.src);
     O::apply(core, operand)?;
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 fn accumulator_memory<O: Accumulator, T: Word>(
@@ -196,7 +196,7 @@ fn accumulator_memory<O: Accumulator, T: Word>(
 ) -> Exec<Flow> {
     let operand = core.load::<T>(env, op)?;
     O::apply(core, operand)?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 /// IMUL with two or three operands.

@@ -262,30 +262,30 @@ fn count_in_cl<T: Word>(core: &Core) -> u32 {
 
 fn register_by_immediate<S: Shift, T: Word>(
     core: &mut Core,
-    _: &mut Env<'_>,
+    env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
     let value = core.operand::<T>(op.dst);
     let result = S::apply(&mut core.flags, value, op.imm as u32 & 63);
     core.set_operand(op.dst, result);
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 /// A shift of a register by a count of 0.
-fn rewrite<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn rewrite<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.operand::<T>(op.dst);
     core.set_operand(op.dst, value);
-    Ok(Flow::Next)
+    core.next(env)
 }
 
-fn register_by_cl<S: Shift, T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn register_by_cl<S: Shift, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let count = count_in_cl::<T>(core);
     let mut value = core.operand::<T>(op.dst);
     if count != 0 {
         value = S::apply(&mut core.flags, value, count);
     }
     core.set_operand(op.dst, value);
-    Ok(Flow::Next)
+    core.next(env)
 }
 
 #[inline(always)]
@@ -300,7 +300,7 @@ fn in_memory<S: Shift, T: Word>(
         value = S::apply(&mut core.flags, value, count);
     }
     core.store_back(env, place, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn memory_by_immediate<S: Shift, T: Word>(
@@ -357,7 +357,7 @@ fn double_in_memory<S: DoubleShift, T: Word>(
         value = S::apply(&mut core.flags, value, filler, count);
     }
     core.store_back(env, place, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn double_memory_by_immediate<S: DoubleShift, T: Word>(

@@ -175,37 +175,37 @@ fn pop(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<Handler> {
 fn push_register64(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.reg::<u64>(op.src);
     core.push64(env, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn pop_register64(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.top64(env)?;
     core.drop64(8);
     core.set_reg(op.dst, value);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn push_register<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.reg::<T>(op.src);
     core.push(env, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn push_immediate<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     core.push(env, T::from64(op.imm))?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn push_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.load::<T>(env, op)?;
     core.push(env, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn pop_register<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.pop::<T>(env)?;
     core.set_reg(op.dst, value);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 /// The destination's address is computed with the stack pointer already moved.
@@ -217,7 +217,7 @@ fn pop_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow
         core.set_reg(RSP, before);
     }
     stored?;
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn push_all<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
@@ -235,7 +235,7 @@ fn push_all<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
         };
         core.push(env, value)?;
     }
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 /// The stack pointer's image is read and dropped.
@@ -253,7 +253,7 @@ fn pop_all<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
         }
     }
     core.set_stack_pointer(start.wrapping_add(8 * T::BYTES));
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn enter<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -285,7 +285,7 @@ fn enter<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     }
     core.set_reg(RBP, frame);
     core.set_stack_pointer(end);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
 
 fn leave<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
@@ -293,5 +293,5 @@ fn leave<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
     let value = core.read_stack::<T>(env, top)?;
     core.set_stack_pointer(top.wrapping_add(T::BYTES));
     core.set_reg(RBP, value);
-    Ok(Flow::Next)
+    core.next_after_access(env)
 }
