@@ -189,7 +189,8 @@ fn scale(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     Ok(Flow::Next)
 }
 
-/// FPREM, and FPREM1 if `NEAREST`. The quotient's low bits are in C1, C3 and C0.
+/// FPREM, and FPREM1 if `NEAREST`. The quotient's low bits go into C1, C3 and C0; if there is no
+/// quotient, C3 and C0 stay.
 fn remainder<const NEAREST: bool>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let x87 = &mut core.x87;
@@ -205,7 +206,7 @@ fn remainder<const NEAREST: bool>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> 
     };
     let (control, mut flags) = (x87.steering(), Flags::default());
     let outcome = softfloat::remainder(a, b, kind, &control, &mut flags);
-    if x87.deliver(0, outcome.value, &control, &flags) {
+    if x87.deliver(0, outcome.value, &control, &flags) && !outcome.value.is_nan() {
         let code = |set: bool, code: u16| if set { code } else { 0 };
         let codes = code(outcome.partial, C2)
             | code(outcome.quotient & 1 != 0, C1)

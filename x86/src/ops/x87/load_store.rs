@@ -63,18 +63,18 @@ fn store<M: Format, const POP: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op
     Ok(Flow::Next)
 }
 
-/// FLD ST(i).
+/// FLD ST(i). An empty register counts before a full stack.
 fn load_register(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let x87 = &mut core.x87;
-    let value = x87.get(op.src);
-    if x87.full() {
-        x87.overflow();
-    } else if let Some(value) = value {
-        x87.set_codes(C1, 0);
-        x87.push(value);
-    } else if x87.stack_fault(false) {
-        x87.push(F80::INDEFINITE);
+    match x87.get(op.src) {
+        Some(_) if x87.full() => x87.overflow(),
+        Some(value) => {
+            x87.set_codes(C1, 0);
+            x87.push(value);
+        }
+        None if x87.stack_fault(false) => x87.push(F80::INDEFINITE),
+        None => {}
     }
     Ok(Flow::Next)
 }
