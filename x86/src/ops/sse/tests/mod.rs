@@ -86,7 +86,7 @@ impl Bench {
     fn run(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let mut padded = [0x90; 15];
         padded[..bytes.len()].copy_from_slice(bytes);
-        let Decoded::Op { op, .. } = decode(&padded, 0, self.core.code_size()) else {
+        let Decoded::Op { op, .. } = decode(&padded, 0, self.core.code_size) else {
             panic!("not an instruction: {bytes:02x?}");
         };
         self.core.gpr[usize::from(SLOT_BLOCK_RIP)] = 0;
