@@ -20,8 +20,8 @@ const C1: u16 = 1 << 9;
 
 /// A form that this CPU model has and that is one instruction (FSTCW is FWAIT and FNSTCW).
 fn is_x87(code: Code) -> bool {
-    let in_range = (Code::Fadd_m32fp as usize..=Code::Fcomip_st0_sti as usize)
-        .contains(&(code as usize));
+    let in_range =
+        (Code::Fadd_m32fp as usize..=Code::Fcomip_st0_sti as usize).contains(&(code as usize));
     let absent = matches!(
         code.mnemonic(),
         M::Fisttp | M::Fstdw | M::Fstsg | M::Frstpm | M::Feni | M::Fdisi | M::Fsetpm
@@ -37,7 +37,14 @@ fn is_transcendental(code: Code) -> bool {
 }
 
 fn family(name: &'static str, accepts: fn(Code) -> bool) -> Family {
-    Family { name, accepts, prepare, skip: never, undefined_flags: |_, _| 0, normalise }
+    Family {
+        name,
+        accepts,
+        prepare,
+        skip: never,
+        undefined_flags: |_, _| 0,
+        normalise,
+    }
 }
 
 fn check_all(family: &Family) {
@@ -48,7 +55,9 @@ fn check_all(family: &Family) {
 
 #[test]
 fn with_memory() {
-    check_all(&family("x87 with memory", |code| is_x87(code) && reaches_memory(code)));
+    check_all(&family("x87 with memory", |code| {
+        is_x87(code) && reaches_memory(code)
+    }));
 }
 
 #[test]
@@ -60,7 +69,9 @@ fn among_registers() {
 
 #[test]
 fn transcendental() {
-    check_all(&family("x87 transcendental", |code| is_x87(code) && is_transcendental(code)));
+    check_all(&family("x87 transcendental", |code| {
+        is_x87(code) && is_transcendental(code)
+    }));
 }
 
 fn reaches_memory(code: Code) -> bool {
@@ -135,18 +146,27 @@ fn extended(rng: &mut Rng, near: u64) -> (u64, u16) {
         5 => ((integer_bit | 1 | rng.value()) & !(1 << 62), sign | 0x7fff),
         6 => (rng.value() & !integer_bit | 1, sign),
         7 => (mantissa, sign),
-        8 => (rng.value() & !integer_bit, sign | rng.next() as u16 & 0x7fff),
+        8 => (
+            rng.value() & !integer_bit,
+            sign | rng.next() as u16 & 0x7fff,
+        ),
         9 => (mantissa, sign | rng.pick(&[1, 2, 0x7ffd, 0x7ffe])),
         10 => (mantissa, sign | rng.next() as u16 & 0x7fff),
         // The limits of single and double precision.
         11 => (mantissa, sign | (bias + rng.pick(&[127, 128, 1023, 1024]))),
-        12 => (mantissa, sign | (bias - rng.pick(&[126, 127, 140, 150, 1022, 1023, 1040, 1075]))),
+        12 => (
+            mantissa,
+            sign | (bias - rng.pick(&[126, 127, 140, 150, 1022, 1023, 1040, 1075])),
+        ),
         13 => (mantissa, sign | (bias + 60 + rng.below(6) as u16)),
         14 | 15 => (mantissa, sign | bias),
         // A small integer.
         16 | 17 => {
             let bits = rng.below(16) as u16;
-            (integer_bit | (rng.next() >> (63 - bits) << (63 - bits)), sign | (bias + bits))
+            (
+                integer_bit | (rng.next() >> (63 - bits) << (63 - bits)),
+                sign | (bias + bits),
+            )
         }
         18 => (mantissa, sign | (bias - 70 + rng.below(140) as u16)),
         _ => (mantissa, sign | (bias - 8 + rng.below(40) as u16)),
@@ -155,7 +175,10 @@ fn extended(rng: &mut Rng, near: u64) -> (u64, u16) {
 
 /// A value for the memory operand, in its format.
 fn memory_operand(rng: &mut Rng, insn: &Instruction, case: &Case, near: u64) -> Patch {
-    let mut patch = Patch { address: linear_address(insn, case), ..Patch::default() };
+    let mut patch = Patch {
+        address: linear_address(insn, case),
+        ..Patch::default()
+    };
     let mut put = |bytes: &[u8]| {
         patch.bytes[..bytes.len()].copy_from_slice(bytes);
         patch.length = bytes.len() as u8;
@@ -191,7 +214,10 @@ fn memory_operand(rng: &mut Rng, insn: &Instruction, case: &Case, near: u64) -> 
 fn environment<const WIDTH: usize>(rng: &mut Rng) -> [u8; 12] {
     let control = control_word(rng);
     let mut bytes = [0xff; 12];
-    for (n, word) in [control, status_word(rng, control), rng.next() as u16].iter().enumerate() {
+    for (n, word) in [control, status_word(rng, control), rng.next() as u16]
+        .iter()
+        .enumerate()
+    {
         bytes[WIDTH * n..][..2].copy_from_slice(&word.to_le_bytes());
     }
     bytes
@@ -222,7 +248,10 @@ fn normalise(insn: &Instruction, case: &Case, outcome: &mut Outcome) {
     let fx = &mut outcome.after.fx;
     // The last instruction and its operand.
     fx.0[6..24].fill(0);
-    if matches!(insn.mnemonic(), M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip) {
+    if matches!(
+        insn.mnemonic(),
+        M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip
+    ) {
         // Intel's clear C1, AMD's leave it alone.
         let status = u16::from_le_bytes([fx.0[2], fx.0[3]]);
         fx.set_u16(2, status & !C1);
