@@ -17,6 +17,9 @@ use crate::word::Word;
 /// Cost units of a step that is no REP iteration.
 pub const UNITS_PER_STEP: u64 = 8;
 
+/// Slots of the register file: a power of two, so that any slot number can be masked.
+pub(crate) const GPR_SLOTS: usize = 32;
+
 /// CR0 bits.
 pub mod cr0 {
     /// Protection enable.
@@ -96,7 +99,7 @@ pub mod efer {
 /// The registers and caches of a running CPU.
 pub struct Core {
     /// General registers, then the zero slot and the running block's RIP (see `op`).
-    pub gpr: [u64; 18],
+    pub gpr: [u64; GPR_SLOTS],
     /// Segment bases as operands use them: 0 in 64-bit mode but for FS and GS; slot 6 is 0.
     pub(crate) seg_base: [u64; 8],
     /// RFLAGS.
@@ -353,7 +356,7 @@ impl Core {
 
     /// A CPU in the given state, with cold caches. The state must have been validated.
     pub fn from_state(state: &CpuState) -> Core {
-        let mut gpr = [0; 18];
+        let mut gpr = [0; GPR_SLOTS];
         gpr[..16].copy_from_slice(&state.gpr);
         let mut core = Core {
             gpr,

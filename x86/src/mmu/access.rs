@@ -13,10 +13,10 @@ use memory::{GuestRam, PAGE_SIZE};
 
 use super::walk::{Asker, Mode};
 use super::{Access, Paging, SET_NONE, SET_SUPERVISOR, SET_SUPERVISOR_OVERRIDE, SET_USER, walk};
-use crate::core::{Core, canonical, cr0, cr4, efer};
+use crate::core::{Core, GPR_SLOTS, canonical, cr0, cr4, efer};
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
-use crate::flags;
+use crate::flags::{self, Flags};
 use crate::op::{ADDRESS_16, ADDRESS_32, ADDRESS_SLOW, Op, SEG_NONE, SEG_SS};
 use crate::state::{RIGHTS_BIG, RIGHTS_CODE_DATA};
 use crate::word::Word;
@@ -36,8 +36,8 @@ impl Core {
     /// Effective address of the memory operand: offset within its segment.
     #[inline(always)]
     pub fn effective(&self, op: &Op) -> u64 {
-        let offset = self.gpr[usize::from(op.base) % 18]
-            .wrapping_add(self.gpr[usize::from(op.index) % 18] << op.scale)
+        let offset = self.gpr[usize::from(op.base) % GPR_SLOTS]
+            .wrapping_add(self.gpr[usize::from(op.index) % GPR_SLOTS] << op.scale)
             .wrapping_add(op.disp);
         if op.bits & (ADDRESS_32 | ADDRESS_16) == 0 {
             offset
@@ -52,8 +52,8 @@ impl Core {
     #[inline(always)]
     pub fn linear(&mut self, op: &Op, size: u64, write: bool) -> Exec<u64> {
         if op.bits & ADDRESS_SLOW == 0 {
-            let offset = self.gpr[usize::from(op.base) % 18]
-                .wrapping_add(self.gpr[usize::from(op.index) % 18] << op.scale)
+            let offset = self.gpr[usize::from(op.base) % GPR_SLOTS]
+                .wrapping_add(self.gpr[usize::from(op.index) % GPR_SLOTS] << op.scale)
                 .wrapping_add(op.disp);
             return Ok(offset.wrapping_add(self.seg_base[usize::from(op.seg) & 7]));
         }
@@ -62,6 +62,7 @@ impl Core {
 
     /// Linear address of `offset` in segment slot `seg`, for `size` bytes, after the segment's
     /// checks (none in 64-bit mode).
+    #[inline(never)]
     pub fn segmented(&mut self, seg: u8, offset: u64, size: u64, write: bool) -> Exec<u64> {
         if self.in_64bit() || seg == SEG_NONE {
             return Ok(offset.wrapping_add(self.seg_base[usize::from(seg) & 7]));
@@ -96,6 +97,80 @@ impl Core {
             });
         }
         Ok(segment.base.wrapping_add(offset) & 0xffff_ffff)
+    }
+
+    // ---- memory operands, if nothing stands in the way ----------------------------------------
+    //
+    // These answer only on a TLB hit for a simple address; then nothing can fault and nobody calls
+    // for attention. Otherwise nothing has happened, and the caller goes the general way.
+
+    /// Linear address of a simple memory operand.
+    #[inline(always)]
+    fn simple_address(&self, op: &Op) -> Option<u64> {
+        (op.bits & ADDRESS_SLOW == 0).then(|| {
+            self.gpr[usize::from(op.base) % GPR_SLOTS]
+                .wrapping_add(self.gpr[usize::from(op.index) % GPR_SLOTS] << op.scale)
+                .wrapping_add(op.disp)
+                .wrapping_add(self.seg_base[usize::from(op.seg) & 7])
+        })
+    }
+
+    /// Reads at a linear address.
+    #[inline(always)]
+    pub(crate) fn quick_read<T: Word>(&self, linear: u64) -> Option<T> {
+        let entry = self.mmu.tlb.entry(linear);
+        if linear.wrapping_sub(entry.read) > PAGE_SIZE - T::BYTES {
+            return None;
+        }
+        let host = entry.host.wrapping_add(linear as usize) as *const T;
+        // SAFETY: as in `read`.
+        Some(unsafe { host.read_unaligned() })
+    }
+
+    /// Writes at a linear address; false if it did not.
+    #[inline(always)]
+    pub(crate) fn quick_write<T: Word>(&mut self, linear: u64, value: T) -> bool {
+        let entry = self.mmu.tlb.entry(linear);
+        if linear.wrapping_sub(entry.write) > PAGE_SIZE - T::BYTES {
+            return false;
+        }
+        let host = entry.host.wrapping_add(linear as usize) as *mut T;
+        // SAFETY: as in `write`.
+        unsafe { host.write_unaligned(value) };
+        true
+    }
+
+    /// Reads the memory operand.
+    #[inline(always)]
+    pub(crate) fn quick_load<T: Word>(&self, op: &Op) -> Option<T> {
+        self.quick_read(self.simple_address(op)?)
+    }
+
+    /// Writes the memory operand; false if it did not.
+    #[inline(always)]
+    pub(crate) fn quick_store<T: Word>(&mut self, op: &Op, value: T) -> bool {
+        match self.simple_address(op) {
+            Some(linear) => self.quick_write(linear, value),
+            None => false,
+        }
+    }
+
+    /// Replaces the memory operand by what `modify` makes of it; false if it did not.
+    #[inline(always)]
+    pub(crate) fn quick_modify<T: Word>(
+        &mut self,
+        op: &Op,
+        modify: impl FnOnce(&mut Flags, T) -> T,
+    ) -> bool {
+        let Some(linear) = self.simple_address(op) else { return false };
+        let entry = self.mmu.tlb.entry(linear);
+        if linear.wrapping_sub(entry.write) > PAGE_SIZE - T::BYTES {
+            return false;
+        }
+        let host = entry.host.wrapping_add(linear as usize) as *mut T;
+        // SAFETY: as in `write`; a page that can be written can be read.
+        unsafe { host.write_unaligned(modify(&mut self.flags, host.read_unaligned())) };
+        true
     }
 
     // ---- memory operands -------------------------------------------------------------------

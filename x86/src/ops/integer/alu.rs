@@ -226,6 +226,20 @@ fn register_immediate<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op
 }
 
 fn register_memory<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let Some(b) = core.quick_load::<T>(op) else {
+        return register_memory_slowly::<O, T>(core, env, op);
+    };
+    let a = core.operand::<T>(op.dst);
+    let result = O::apply(&mut core.flags, a, b);
+    if O::STORES {
+        core.set_operand(op.dst, result);
+    }
+    core.next(env)
+}
+
+#[cold]
+#[inline(never)]
+fn register_memory_slowly<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let b = core.load::<T>(env, op)?;
     let a = core.operand::<T>(op.dst);
     let result = O::apply(&mut core.flags, a, b);
@@ -238,6 +252,25 @@ fn register_memory<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &
 /// The memory operand with `b`.
 #[inline(always)]
 fn into_memory<O: Binary, T: Word>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+    b: T,
+) -> Exec<Flow> {
+    if O::STORES {
+        if core.quick_modify::<T>(op, |flags, a| O::apply(flags, a, b)) {
+            return core.next(env);
+        }
+    } else if let Some(a) = core.quick_load::<T>(op) {
+        O::apply(&mut core.flags, a, b);
+        return core.next(env);
+    }
+    into_memory_slowly::<O, T>(core, env, op, b)
+}
+
+#[cold]
+#[inline(never)]
+fn into_memory_slowly<O: Binary, T: Word>(
     core: &mut Core,
     env: &mut Env<'_>,
     op: &Op,

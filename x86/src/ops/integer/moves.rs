@@ -88,6 +88,16 @@ fn set<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
 }
 
 fn load<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let Some(value) = core.quick_load::<T>(op) else {
+        return load_slowly::<T>(core, env, op);
+    };
+    core.set_operand(op.dst, value);
+    core.next(env)
+}
+
+#[cold]
+#[inline(never)]
+fn load_slowly<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.load::<T>(env, op)?;
     core.set_operand(op.dst, value);
     core.next_after_access(env)
@@ -95,13 +105,30 @@ fn load<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
 
 fn store<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.operand::<T>(op.src);
+    if core.quick_store(op, value) {
+        return core.next(env);
+    }
+    store_slowly(core, env, op, value)
+}
+
+#[cold]
+#[inline(never)]
+fn store_slowly<T: Word>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+    value: T,
+) -> Exec<Flow> {
     core.store(env, op, value)?;
     core.next_after_access(env)
 }
 
 fn store_immediate<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    core.store(env, op, T::from64(op.imm))?;
-    core.next_after_access(env)
+    let value = T::from64(op.imm);
+    if core.quick_store(op, value) {
+        return core.next(env);
+    }
+    store_slowly(core, env, op, value)
 }
 
 fn lea<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -160,6 +187,20 @@ fn extend_register<E: Extension, S: Word, T: Word>(
 }
 
 fn extend_memory<E: Extension, S: Word, T: Word>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+) -> Exec<Flow> {
+    let Some(value) = core.quick_load::<S>(op) else {
+        return extend_memory_slowly::<E, S, T>(core, env, op);
+    };
+    core.set_reg(op.dst, T::from64(E::extend(value)));
+    core.next(env)
+}
+
+#[cold]
+#[inline(never)]
+fn extend_memory_slowly<E: Extension, S: Word, T: Word>(
     core: &mut Core,
     env: &mut Env<'_>,
     op: &Op,

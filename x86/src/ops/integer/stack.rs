@@ -174,11 +174,34 @@ fn pop(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<Handler> {
 
 fn push_register64(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.reg::<u64>(op.src);
+    let top = core.gpr[usize::from(RSP)].wrapping_sub(8);
+    if core.quick_write(top, value) {
+        core.gpr[usize::from(RSP)] = top;
+        return core.next(env);
+    }
+    push_register64_slowly(core, env, op)
+}
+
+#[cold]
+#[inline(never)]
+fn push_register64_slowly(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let value = core.reg::<u64>(op.src);
     core.push64(env, value)?;
     core.next_after_access(env)
 }
 
 fn pop_register64(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let Some(value) = core.quick_read::<u64>(core.gpr[usize::from(RSP)]) else {
+        return pop_register64_slowly(core, env, op);
+    };
+    core.drop64(8);
+    core.set_reg(op.dst, value);
+    core.next(env)
+}
+
+#[cold]
+#[inline(never)]
+fn pop_register64_slowly(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.top64(env)?;
     core.drop64(8);
     core.set_reg(op.dst, value);
