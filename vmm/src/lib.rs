@@ -13,4 +13,5 @@ pub mod host;
 pub mod machine_factory;
 pub mod process;
 pub mod status;
+pub mod vm;
 pub mod vmm;

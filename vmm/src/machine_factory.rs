@@ -11,6 +11,8 @@ use crate::authority;
 use crate::config::{FtConfig, FtReceiveConfig, Lease, VmConfig, VmId};
 use crate::control::{EventSender, Vm, VmError, VmFactory};
 use crate::host::random;
+use crate::vm::handle::MachineHandle;
+use crate::vm::log_replay;
 
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,7 +82,7 @@ impl MachineFactory {
 }
 
 impl VmFactory for MachineFactory {
-    fn build(&mut self, config: &VmConfig, _events: EventSender) -> Result<Box<dyn Vm>, VmError> {
+    fn build(&mut self, config: &VmConfig, events: EventSender) -> Result<Box<dyn Vm>, VmError> {
         if let Some(FtConfig {
             id: Some(id),
             lease: Some(lease),
@@ -88,19 +90,17 @@ impl VmFactory for MachineFactory {
         {
             authority::may_boot(*id, lease)?;
         }
-        Err(VmError::NotYet {
-            what: "booting a machine",
-        })
+        let handle = MachineHandle::build(config, &self.options, events)?;
+        Ok(Box::new(handle))
     }
 
     fn receive(
         &mut self,
-        _config: &FtReceiveConfig,
-        _events: EventSender,
+        config: &FtReceiveConfig,
+        events: EventSender,
     ) -> Result<Box<dyn Vm>, VmError> {
-        Err(VmError::NotYet {
-            what: "receiving a machine",
-        })
+        let handle = MachineHandle::receive(config, &self.options, events)?;
+        Ok(Box::new(handle))
     }
 
     fn ft_override(&mut self, id: VmId, lease: &Lease) -> Result<(), VmError> {
@@ -116,11 +116,27 @@ impl VmFactory for MachineFactory {
     }
 }
 
-/// Replays the log in the file `log`; the digest of the machine at its end.
+/// Replays the log in the file `log`, its console on standard output; the digest of the machine at
+/// its end.
 pub fn replay(log: &std::path::Path, options: &MachineOptions) -> Result<String, VmError> {
     options.engine.check()?;
-    log::debug!("replaying {}", log.display());
-    Err(VmError::NotYet {
-        what: "replaying a log",
-    })
+    let cache_bytes = usize::try_from(options.code_cache_size).unwrap_or(usize::MAX);
+    let mut console = std::io::BufWriter::new(std::io::stdout().lock());
+    let replayed = log_replay::replay(log, cache_bytes, &mut console);
+    let replayed = replayed.map_err(|source| VmError::Because {
+        what: "replay the log",
+        source: Box::new(source),
+    })?;
+    if !replayed.is_complete {
+        log::warn!(
+            "the log was cut off: replayed to its last whole batch, position {}",
+            replayed.position
+        );
+    }
+    log::info!(
+        "replayed to position {}, {} digests compared",
+        replayed.position,
+        replayed.digests
+    );
+    Ok(replayed.digest)
 }

@@ -116,6 +116,9 @@ pub struct FtInfo {
     pub log_bytes: u64,
     /// Digests on which both sides agreed.
     pub digests_matched: u64,
+    /// How long after it knew that the primary was lost this side went live, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takeover_ms: Option<u64>,
     /// Why protection ended or could not begin, the outermost reason first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_error: Vec<String>,

@@ -18,7 +18,7 @@ use crate::config::Lease;
 type Question = Box<dyn FnOnce(&mut Arbiter<FileStore>) + Send>;
 
 /// Whoever holds this can ask.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ArbiterThread {
     questions: mpsc::Sender<Question>,
 }

@@ -1,15 +1,16 @@
 //! Where a console's bytes leave this host.
 //!
-//! Does: write them to standard output or a file, on a thread of its own, in order, and report how
-//! many are out. Does not: decide when they may leave; whoever holds the gate pushes them here once
-//! they may.
+//! Does: on a thread of its own, take bytes from whoever holds them back, write them to standard
+//! output or a file, in order, and report how many are out. Does not: decide when they may leave:
+//! its source does, and is asked immediately before every single call that writes.
 //!
-//! Invariant: bytes leave once and in order, without gaps. `emitted` never counts a byte that the
-//! host's kernel has not taken. A reader that does not read makes [`ConsoleSink::is_full`] true and
-//! loses nothing; a reader that is gone (a closed pipe, a full disk) is reported once, and from
-//! then on bytes count as emitted, since a console that nobody can read must not stop a guest.
+//! Invariant: bytes leave once and in order, without gaps, and at most one call's bytes leave after
+//! the source has changed its mind (a process that was frozen between question and call).
+//! `emitted` never counts a byte that the host's kernel has not taken. A reader that does not read
+//! makes the source fill up and loses nothing; a reader that is gone (a closed pipe, a full disk)
+//! is reported once, and from then on bytes count as emitted, since a console that nobody can read
+//! must not stop a guest.
 
-use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,212 +19,195 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// From how many waiting bytes on a sink counts as full.
-const FULL: usize = 64 << 10;
+use super::bell::Bell;
 
-/// Called with the count of emitted bytes each time it has grown.
-pub type Progress = Box<dyn Fn(u64) + Send>;
+/// The most bytes in one call. A pipe takes so many whole or not at all.
+const CALL: usize = 4096;
 
-/// A console's way out.
-pub struct ConsoleSink {
-    shared: Arc<Shared>,
-    /// There is none if bytes are dropped; the callback then is here.
-    thread: Option<thread::JoinHandle<()>>,
-    drop_progress: Option<Mutex<Progress>>,
+/// How long the thread sleeps at most before it asks its source again.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Who holds the bytes.
+pub trait ConsoleSource: Send + 'static {
+    /// The next bytes that may leave now, and the count of all bytes, these included.
+    fn take(&mut self) -> Option<(u64, Vec<u8>)>;
+    /// Whether what is left of them may still leave now.
+    fn may_write(&mut self) -> bool;
+    /// All bytes up to this count have left.
+    fn emitted(&mut self, through: u64);
 }
 
+/// Where bytes go.
+#[derive(Debug)]
+pub enum Target {
+    /// To this file.
+    File(File),
+    /// Nowhere; they count as emitted.
+    Nowhere,
+}
+
+impl Target {
+    /// This process's standard output.
+    pub fn stdout() -> io::Result<Self> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        Ok(Target::File(file))
+    }
+
+    /// The file `path`, created or emptied.
+    pub fn new_file(path: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).open(path)?;
+        Ok(Target::File(file))
+    }
+
+    /// The end of the file `path`, created if it does not exist.
+    pub fn end_of_file(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        Ok(Target::File(file))
+    }
+}
+
+/// A console's way out.
+#[derive(Debug)]
+pub struct ConsoleSink {
+    shared: Arc<Shared>,
+    bell: Arc<Bell>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
 struct Shared {
-    queue: Mutex<Queue>,
+    progress: Mutex<Progress>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<u8>,
-    /// The count of bytes pushed since the VM's creation.
-    pushed: u64,
-    /// The count of those that have left.
+struct Progress {
+    /// The count of bytes that have left.
     emitted: u64,
+    /// A call that writes is under way.
+    writing: bool,
     closed: bool,
 }
 
 impl ConsoleSink {
-    /// One that writes to this process's standard output. Counting begins at `emitted`.
-    pub fn to_stdout(emitted: u64, progress: Progress) -> io::Result<Self> {
-        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        ConsoleSink::to_file(file, emitted, progress)
-    }
-
-    /// One that writes to the file `path`, which is created or emptied.
-    pub fn to_path(path: &Path, emitted: u64, progress: Progress) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(path)?;
-        ConsoleSink::to_file(file, emitted, progress)
-    }
-
-    /// One that drops bytes, which count as emitted at once.
-    pub fn to_nowhere(emitted: u64, progress: Progress) -> Self {
-        let shared = Arc::new(Shared::new(emitted));
-        ConsoleSink {
-            shared,
-            thread: None,
-            drop_progress: Some(Mutex::new(progress)),
-        }
-    }
-
-    /// One that writes to `file`.
-    pub fn to_file(file: File, emitted: u64, progress: Progress) -> io::Result<Self> {
-        let shared = Arc::new(Shared::new(emitted));
-        let shared_too = Arc::clone(&shared);
-        let run = move || shared_too.write_all(file, &progress);
+    /// One that writes what `source` gives to `target`. It looks again whenever `bell` rings. So
+    /// many bytes have left before.
+    pub fn start(
+        target: Target,
+        bell: Arc<Bell>,
+        emitted: u64,
+        mut source: impl ConsoleSource,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        shared.lock().emitted = emitted;
+        let (shared_too, bell_too) = (Arc::clone(&shared), Arc::clone(&bell));
+        let run = move || shared_too.write_all(target, &bell_too, &mut source);
         let thread = thread::Builder::new()
             .name("console".to_owned())
             .spawn(run)?;
         Ok(ConsoleSink {
             shared,
+            bell,
             thread: Some(thread),
-            drop_progress: None,
         })
     }
 
-    /// Gives bytes away. They continue those pushed before: `through` is the count of all bytes,
-    /// these included. Never blocks; see `is_full`.
-    pub fn push(&self, through: u64, bytes: &[u8]) {
-        let mut queue = self.shared.lock();
-        assert_eq!(
-            queue.pushed + bytes.len() as u64,
-            through,
-            "console bytes repeat or are lost"
-        );
-        queue.pushed = through;
-        if let Some(progress) = &self.drop_progress {
-            queue.emitted = through;
-            drop(queue);
-            progress.lock().unwrap_or_else(PoisonError::into_inner)(through);
-        } else {
-            queue.waiting.extend(bytes);
-            self.shared.changed.notify_all();
-        }
-    }
-
-    /// Whether so much waits that whoever produces bytes should wait too.
-    pub fn is_full(&self) -> bool {
-        self.shared.lock().waiting.len() >= FULL
-    }
-
-    /// The count of bytes that have left.
-    pub fn emitted(&self) -> u64 {
-        self.shared.lock().emitted
-    }
-
-    /// Waits until everything pushed has left, or `timeout` is over; whether it has.
-    pub fn flush(&self, timeout: Duration) -> bool {
+    /// Waits until all bytes up to the count `through` have left, or `timeout` is over; whether
+    /// they have.
+    pub fn flush(&self, through: u64, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        let mut queue = self.shared.lock();
-        while queue.emitted < queue.pushed {
+        let mut progress = self.shared.lock();
+        while progress.emitted < through {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return false;
             };
-            let waited = self.shared.changed.wait_timeout(queue, left);
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.shared.changed.wait_timeout(progress, left);
+            progress = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 }
 
 impl Drop for ConsoleSink {
+    /// Nothing more is taken; a call that is under way may end.
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.changed.notify_all();
-        // A thread that is stuck in a write ends with the process.
-        let is_done = {
-            let queue = self.shared.lock();
-            queue.emitted == queue.pushed
+        let is_stuck = {
+            let mut progress = self.shared.lock();
+            progress.closed = true;
+            progress.writing
         };
+        self.bell.ring();
+        // A thread that is stuck in a call ends with the process.
         if let Some(thread) = self.thread.take()
-            && is_done
+            && !is_stuck
         {
-            // It panics only if `progress` did, which has been reported then.
+            // It panics only if the source did, which has been reported then.
             let _ = thread.join();
         }
     }
 }
 
 impl Shared {
-    fn new(emitted: u64) -> Self {
-        let queue = Queue {
-            pushed: emitted,
-            emitted,
-            ..Queue::default()
-        };
-        Shared {
-            queue: Mutex::new(queue),
-            changed: Condvar::new(),
-        }
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The thread: takes all that waits, writes it, and again.
-    fn write_all(&self, mut file: File, progress: &Progress) {
-        let mut gone = false;
-        let mut batch = Vec::new();
-        loop {
-            {
-                let mut queue = self.lock();
-                while queue.waiting.is_empty() {
-                    if queue.closed {
+    /// The thread.
+    fn write_all(&self, mut target: Target, bell: &Bell, source: &mut impl ConsoleSource) {
+        while !self.lock().closed {
+            let Some((through, bytes)) = source.take() else {
+                bell.wait(PATIENCE);
+                continue;
+            };
+            let mut rest = &bytes[..];
+            let mut is_allowed = true;
+            while !rest.is_empty() {
+                {
+                    let mut progress = self.lock();
+                    if progress.closed {
                         return;
                     }
-                    queue = self
-                        .changed
-                        .wait(queue)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    progress.writing = is_allowed;
                 }
-                batch.clear();
-                // They keep counting as waiting until they have left.
-                batch.extend(queue.waiting.iter());
-            }
-            let mut rest = &batch[..];
-            while !rest.is_empty() {
-                let length = if gone {
-                    rest.len()
-                } else {
-                    write_some(&mut file, rest, &mut gone)
-                };
+                if !is_allowed {
+                    bell.wait(PATIENCE);
+                    is_allowed = source.may_write();
+                    continue;
+                }
+                let length = write_some(&mut target, &rest[..rest.len().min(CALL)]);
                 rest = &rest[length..];
-                let emitted = {
-                    let mut queue = self.lock();
-                    queue.waiting.drain(..length);
-                    queue.emitted += length as u64;
-                    queue.emitted
-                };
+                let emitted = through - rest.len() as u64;
+                source.emitted(emitted);
+                {
+                    let mut progress = self.lock();
+                    progress.emitted = emitted;
+                    progress.writing = false;
+                }
                 self.changed.notify_all();
-                progress(emitted);
+                is_allowed = source.may_write();
             }
         }
     }
 }
 
-/// Writes at least one byte, waiting as long as it takes; or finds that nobody ever reads again.
-fn write_some(file: &mut File, bytes: &[u8], gone: &mut bool) -> usize {
-    loop {
-        match file.write(bytes) {
-            Ok(0) => {}
-            Ok(length) => return length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // Standard output may share its open file with something that does not block.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_writable(file),
-            Err(error) => {
-                log::error!("the console's output cannot be written and is dropped: {error}");
-                *gone = true;
-                return bytes.len();
-            }
+/// Makes one call. Gives how many bytes it took, if any; or finds that nobody ever reads again.
+fn write_some(target: &mut Target, bytes: &[u8]) -> usize {
+    let Target::File(file) = target else {
+        return bytes.len();
+    };
+    match file.write(bytes) {
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+        // Standard output may share its open file with something that does not block.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            wait_writable(file);
+            0
+        }
+        Err(error) => {
+            log::error!("the console's output cannot be written and is dropped: {error}");
+            *target = Target::Nowhere;
+            bytes.len()
         }
     }
 }
@@ -236,95 +220,155 @@ fn wait_writable(file: &File) {
         revents: 0,
     };
     // SAFETY: the pointer is that of one live pollfd. Whatever it returns, the caller writes again.
-    unsafe { libc::poll(&mut wait, 1, 1000) };
+    unsafe { libc::poll(&mut wait, 1, 100) };
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::io::Read;
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
-    use std::sync::mpsc;
 
     use super::*;
 
     const SOON: Duration = Duration::from_secs(20);
 
-    fn channel() -> (Progress, mpsc::Receiver<u64>) {
-        let (sender, receiver) = mpsc::channel();
-        let progress = move |count| {
-            // The receiver may be gone at the end of a test.
-            let _ = sender.send(count);
-        };
-        (Box::new(progress), receiver)
+    /// A gate that a test opens and closes.
+    #[derive(Debug, Default)]
+    struct Gate {
+        outputs: VecDeque<(u64, Vec<u8>)>,
+        is_shut: bool,
+        emitted: Vec<u64>,
+    }
+
+    #[derive(Clone, Default)]
+    struct Source(Arc<Mutex<Gate>>);
+
+    impl ConsoleSource for Source {
+        fn take(&mut self) -> Option<(u64, Vec<u8>)> {
+            let mut gate = self.0.lock().unwrap();
+            if gate.is_shut {
+                return None;
+            }
+            gate.outputs.pop_front()
+        }
+        fn may_write(&mut self) -> bool {
+            !self.0.lock().unwrap().is_shut
+        }
+        fn emitted(&mut self, through: u64) {
+            self.0.lock().unwrap().emitted.push(through);
+        }
+    }
+
+    impl Source {
+        fn push(&self, through: u64, bytes: &[u8]) {
+            let mut gate = self.0.lock().unwrap();
+            gate.outputs.push_back((through, bytes.to_vec()));
+        }
+        fn shut(&self, is_shut: bool) {
+            self.0.lock().unwrap().is_shut = is_shut;
+        }
+    }
+
+    fn sink(target: Target, emitted: u64, source: &Source) -> (ConsoleSink, Arc<Bell>) {
+        let bell = Arc::new(Bell::default());
+        let sink = ConsoleSink::start(target, Arc::clone(&bell), emitted, source.clone());
+        (sink.unwrap(), bell)
     }
 
     #[test]
     fn everything_leaves_in_order() {
         let directory = vmm_sys_util::tempdir::TempDir::new().unwrap();
         let path = directory.as_path().join("out");
-        let (progress, counts) = channel();
-        let sink = ConsoleSink::to_path(&path, 100, progress).unwrap();
+        std::fs::write(&path, "old").unwrap();
+        let source = Source::default();
+        let (sink, bell) = sink(Target::new_file(&path).unwrap(), 100, &source);
         let mut expected = Vec::new();
         for number in 0..1000_u32 {
             let line = format!("{number}\n");
             expected.extend_from_slice(line.as_bytes());
-            sink.push(100 + expected.len() as u64, line.as_bytes());
+            source.push(100 + expected.len() as u64, line.as_bytes());
+            bell.ring();
         }
-        assert!(sink.flush(SOON));
-        assert_eq!(sink.emitted(), 100 + expected.len() as u64);
+        assert!(sink.flush(100 + expected.len() as u64, SOON));
         drop(sink);
         assert_eq!(std::fs::read(&path).unwrap(), expected);
-        let counts: Vec<u64> = counts.into_iter().collect();
+        let counts = &source.0.lock().unwrap().emitted;
         assert!(counts.is_sorted());
         assert_eq!(counts.last(), Some(&(100 + expected.len() as u64)));
+        Target::end_of_file(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), expected);
     }
 
     #[test]
     fn a_reader_that_waits_loses_nothing() {
         let (writer, mut reader) = UnixStream::pair().unwrap();
         writer.set_nonblocking(true).unwrap();
-        let (progress, _counts) = channel();
-        let sink = ConsoleSink::to_file(File::from(OwnedFd::from(writer)), 0, progress).unwrap();
-        let chunk = [b'a'; 4096];
-        let mut pushed = 0;
-        while !sink.is_full() || pushed < (1 << 20) {
-            pushed += chunk.len() as u64;
-            sink.push(pushed, &chunk);
-        }
-        assert!(!sink.flush(Duration::from_millis(20)));
+        let source = Source::default();
+        let bytes: Vec<u8> = (0..1 << 20).map(|i: u32| (i >> 8) as u8).collect();
+        source.push(bytes.len() as u64, &bytes);
+        let target = Target::File(File::from(OwnedFd::from(writer)));
+        let (sink, _bell) = sink(target, 0, &source);
+        assert!(!sink.flush(bytes.len() as u64, Duration::from_millis(50)));
         let thread = thread::spawn(move || {
-            let mut count = 0;
-            let mut bytes = [0; 8192];
-            loop {
-                match reader.read(&mut bytes).unwrap() {
-                    0 => return count,
-                    length => count += length as u64,
-                }
-            }
+            let mut all = Vec::new();
+            reader.read_to_end(&mut all).unwrap();
+            all
         });
-        assert!(sink.flush(SOON));
+        assert!(sink.flush(bytes.len() as u64, SOON));
         drop(sink);
-        assert_eq!(thread.join().unwrap(), pushed);
+        assert!(thread.join().unwrap() == bytes);
+    }
+
+    /// What a process does that was frozen in the middle of an output and finds, when it thaws,
+    /// that it must not emit.
+    #[test]
+    fn one_call_at_most_leaves_a_shut_gate() {
+        let (writer, mut reader) = UnixStream::pair().unwrap();
+        let source = Source::default();
+        source.push(1 << 20, &vec![1; 1 << 20]);
+        let target = Target::File(File::from(OwnedFd::from(writer)));
+        let (sink, _bell) = sink(target, 0, &source);
+        // It waits in a call for a reader.
+        assert!(!sink.flush(1 << 20, Duration::from_millis(50)));
+        source.shut(true);
+        let before = *source.0.lock().unwrap().emitted.last().unwrap();
+        reader
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        let mut count = 0;
+        let mut bytes = [0; 65536];
+        while let Ok(length) = reader.read(&mut bytes) {
+            count += length as u64;
+        }
+        assert!((before..=before + CALL as u64).contains(&count), "{count}");
+        source.shut(false);
+        while count < 1 << 20 {
+            count += reader.read(&mut bytes).unwrap_or(0) as u64;
+        }
+        assert!(sink.flush(1 << 20, SOON));
     }
 
     #[test]
     fn a_reader_that_is_gone_stops_nobody() {
         let (writer, reader) = UnixStream::pair().unwrap();
         drop(reader);
-        let (progress, _counts) = channel();
-        let sink = ConsoleSink::to_file(File::from(OwnedFd::from(writer)), 0, progress).unwrap();
-        sink.push(3, b"abc");
-        sink.push(6, b"def");
-        assert!(sink.flush(SOON));
+        let source = Source::default();
+        source.push(3, b"abc");
+        let target = Target::File(File::from(OwnedFd::from(writer)));
+        let (sink, bell) = sink(target, 0, &source);
+        source.push(6, b"def");
+        bell.ring();
+        assert!(sink.flush(6, SOON));
     }
 
     #[test]
-    fn nowhere_is_fast() {
-        let (progress, counts) = channel();
-        let sink = ConsoleSink::to_nowhere(0, progress);
-        sink.push(3, b"abc");
-        assert_eq!(sink.emitted(), 3);
-        assert_eq!(counts.recv().unwrap(), 3);
+    fn nowhere_counts() {
+        let source = Source::default();
+        source.push(3, b"abc");
+        let (sink, _bell) = sink(Target::Nowhere, 0, &source);
+        assert!(sink.flush(3, SOON));
+        assert_eq!(source.0.lock().unwrap().emitted, [3]);
     }
 }

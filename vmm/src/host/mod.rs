@@ -8,6 +8,7 @@
 
 pub mod api_socket;
 pub mod arbiter_thread;
+pub mod bell;
 pub mod channel_thread;
 pub mod clock;
 pub mod console_sink;

@@ -1,0 +1,160 @@
+//! What a machine shows of itself while it runs.
+//!
+//! Does: keep the few values that its threads publish, and put `VmStatus` together from them and
+//! from the role. Does not: ask the vCPU thread.
+//!
+//! Invariant: reading waits for nobody; the locks taken here are held for moments only.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use machine::Position;
+
+use super::backup_role::{self, SharedBackup};
+use super::primary_role::{self, SharedPrimary};
+use crate::host::clock;
+use crate::status::{FtInfo, FtRole, FtState, VmState, VmStatus};
+
+/// Which part this side plays.
+#[derive(Clone)]
+pub enum Part {
+    /// It waits for a primary.
+    Waiting,
+    /// It follows, or may do so soon.
+    Backup(SharedBackup),
+    /// It runs the guest.
+    Primary(SharedPrimary),
+}
+
+struct Shown {
+    state: VmState,
+    memory: u64,
+    part: Part,
+    takeover_ms: Option<u64>,
+    peer: Option<String>,
+}
+
+/// The values.
+pub struct Board {
+    shown: Mutex<Shown>,
+    position: AtomicU64,
+    serial_written: AtomicU64,
+    serial_read: AtomicU64,
+    recorded: AtomicU64,
+}
+
+impl Board {
+    /// Of a machine that is not there yet.
+    pub fn new(part: Part, memory: u64) -> Self {
+        Board {
+            shown: Mutex::new(Shown {
+                state: VmState::Created,
+                memory,
+                part,
+                takeover_ms: None,
+                peer: None,
+            }),
+            position: AtomicU64::new(0),
+            serial_written: AtomicU64::new(0),
+            serial_read: AtomicU64::new(0),
+            recorded: AtomicU64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is in this state of its life.
+    pub fn set_state(&self, state: VmState) {
+        self.lock().state = state;
+    }
+
+    /// In which state it is.
+    pub fn state(&self) -> VmState {
+        self.lock().state
+    }
+
+    /// It plays this part, with that peer.
+    pub fn set_part(&self, part: Part, peer: Option<String>) {
+        let mut shown = self.lock();
+        (shown.part, shown.peer) = (part, peer);
+    }
+
+    /// Which part it plays.
+    pub fn part(&self) -> Part {
+        self.lock().part.clone()
+    }
+
+    /// It has so much memory.
+    pub fn set_memory(&self, bytes: u64) {
+        self.lock().memory = bytes;
+    }
+
+    /// It went live so long after it knew that the primary was lost.
+    pub fn took_over(&self, nanoseconds: u64) {
+        self.lock().takeover_ms = Some(nanoseconds / 1_000_000);
+    }
+
+    /// The machine is there.
+    pub fn at(&self, position: Position, serial_written: u64) {
+        self.position.store(position.0, Ordering::Relaxed);
+        self.serial_written.store(serial_written, Ordering::Relaxed);
+    }
+
+    /// The guest was given so many more bytes.
+    pub fn typed(&self, count: usize) {
+        self.serial_read.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// The recording has so many bytes.
+    pub fn recorded(&self, bytes: u64) {
+        self.recorded.store(bytes, Ordering::Relaxed);
+    }
+
+    /// All of it.
+    pub fn status(&self) -> VmStatus {
+        let (mut status, part) = {
+            let shown = self.lock();
+            let status = VmStatus {
+                state: shown.state,
+                memory_actual_size: shown.memory,
+                ft: FtInfo {
+                    takeover_ms: shown.takeover_ms,
+                    peer: shown.peer.clone(),
+                    ..FtInfo::default()
+                },
+                ..VmStatus::default()
+            };
+            (status, shown.part.clone())
+        };
+        let bytes = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let serial = [
+            ("read_bytes".to_owned(), bytes(&self.serial_read)),
+            ("write_bytes".to_owned(), bytes(&self.serial_written)),
+        ];
+        status
+            .counters
+            .insert("__serial".to_owned(), serial.into_iter().collect());
+        let info = &mut status.ft;
+        info.position = self.position.load(Ordering::Relaxed);
+        match part {
+            Part::Waiting => {
+                info.role = FtRole::Backup;
+                info.state = FtState::Receiving;
+            }
+            Part::Backup(role) => {
+                backup_role::lock(&role).describe(info);
+                if info.state == FtState::Receiving {
+                    // Nothing that a stranger did shows.
+                    (info.position, info.peer) = (0, None);
+                }
+            }
+            Part::Primary(role) => {
+                primary_role::lock(&role).describe(clock::monotonic_ns(), info);
+                info.log_bytes = info.log_bytes.max(bytes(&self.recorded));
+            }
+        }
+        status
+    }
+}

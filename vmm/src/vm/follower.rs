@@ -1,0 +1,222 @@
+//! A machine that follows a primary.
+//!
+//! Does: make the clone a machine, and run it as the log says: to each entry's position, then what
+//! the entry says, never beyond the last one; drop its outputs. Does not: decide when to go live
+//! (`ft::backup` does), or emit.
+//!
+//! Invariant: the machine is where the log led it and nowhere else. An idle jump, a reset and a
+//! power-off are the machine's own steps: it makes them when the log reaches beyond them, and
+//! nobody here looks at a clock for them (paper §2.1, §2.2).
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use ft::backup::{HaltReason, Replay};
+use ft::log::{Body, Control, Entry};
+use machine::{Exit, Machine, Position};
+
+use super::backup_role::{Clone, Over, Promotion, SharedBackup, lock};
+use super::digests;
+use super::pacing::SliceLength;
+use super::parts::Parts;
+use super::reasons;
+use crate::config::VmConfig;
+use crate::control::{Command, Event, Ticket, VmError};
+use crate::host::clock;
+use crate::status::VmState;
+
+/// Whoever waits looks this often anyway.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How following ended.
+pub enum Followed {
+    /// This side speaks for the VM now.
+    Live(Box<LiveMachine>),
+    /// Another primary may come.
+    Again,
+    /// This side must never go live.
+    Halted(HaltReason),
+    /// The VM has ended.
+    PowerOff,
+    /// The threads are to end; somebody waits for it, maybe.
+    Stopped(Option<Ticket>),
+}
+
+/// A machine that goes live.
+pub struct LiveMachine {
+    /// It.
+    pub machine: Machine,
+    /// Its configuration.
+    pub config: Box<VmConfig>,
+    /// With what it goes live.
+    pub promotion: Promotion,
+    /// Who followed.
+    pub role: SharedBackup,
+    /// The primary was paused.
+    pub is_paused: bool,
+}
+
+/// Why a machine cannot be brought to a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// It waits for an input that the log does not have.
+    Idle,
+    /// It is off.
+    PoweredOff,
+}
+
+impl Stuck {
+    /// What differs from the machine that made the log.
+    pub fn component(self) -> &'static str {
+        match self {
+            Stuck::Idle => "idle",
+            Stuck::PoweredOff => "power",
+        }
+    }
+}
+
+/// Runs to `until`, through idle times and resets; comes back earlier if kicked.
+pub fn run_to(machine: &mut Machine, until: Position, kick: &AtomicBool) -> Result<(), Stuck> {
+    loop {
+        match machine.run(until, kick) {
+            Exit::Until | Exit::Kicked => return Ok(()),
+            Exit::Reset => {}
+            Exit::Idle {
+                deadline: Some(deadline),
+            } => machine.idle_jump(deadline),
+            Exit::Idle { deadline: None } => return Err(Stuck::Idle),
+            Exit::PoweredOff if machine.position() >= until => return Ok(()),
+            Exit::PoweredOff => return Err(Stuck::PoweredOff),
+        }
+    }
+}
+
+/// Follows until that ends.
+pub fn follow(clone: Clone, parts: &Arc<Parts>) -> Followed {
+    let Clone {
+        whole,
+        position,
+        role,
+    } = clone;
+    let config = whole.config.clone();
+    let cache_bytes = usize::try_from(parts.options.code_cache_size).unwrap_or(usize::MAX);
+    let began = clock::monotonic_ns();
+    let mut machine = match whole.into_machine(position, cache_bytes) {
+        Ok(machine) => machine,
+        Err(error) => {
+            lock(&role).refuse(&reasons::chain(&error).join(": "));
+            return Followed::Again;
+        }
+    };
+    let digest = digests::components(&machine.digest());
+    log::info!(
+        "the clone stands at {position}, built in {} ms",
+        (clock::monotonic_ns() - began) / 1_000_000
+    );
+    parts.board.set_memory(config.memory.size);
+    parts.events.send(Event::Configured(config.clone()));
+    lock(&role).clone_built(digest);
+    parts.board.set_state(VmState::Running);
+    Follower {
+        machine,
+        config,
+        parts: Arc::clone(parts),
+        role,
+        slice: SliceLength::default(),
+        is_paused: false,
+    }
+    .run()
+}
+
+struct Follower {
+    machine: Machine,
+    config: Box<VmConfig>,
+    parts: Arc<Parts>,
+    role: SharedBackup,
+    slice: SliceLength,
+    is_paused: bool,
+}
+
+impl Follower {
+    fn run(mut self) -> Followed {
+        loop {
+            let mail = self.parts.inbox.take();
+            if mail.stop {
+                return Followed::Stopped(None);
+            }
+            for (ticket, command) in mail.commands {
+                if command == Command::Shutdown {
+                    // This side leaves; the primary goes on without it.
+                    return Followed::Stopped(Some(ticket));
+                }
+                let state = self.parts.board.state();
+                let command = command.name();
+                let refusal = VmError::WrongState { state, command };
+                self.parts.answer(ticket, Err(refusal));
+            }
+            let at = self.machine.position();
+            self.parts.board.at(at, self.machine.console().written);
+            let next = lock(&self.role).replay(at);
+            match next {
+                Replay::RunTo(position) => self.run_to(position),
+                Replay::Apply(entry) => self.apply(entry),
+                Replay::Wait => self.parts.inbox.wait(PATIENCE),
+                Replay::GoLive | Replay::Stop => {
+                    let over = lock(&self.role).over().cloned();
+                    if let Some(over) = over {
+                        return self.end(over);
+                    }
+                    self.parts.inbox.wait(PATIENCE);
+                }
+            }
+        }
+    }
+
+    fn run_to(&mut self, position: Position) {
+        let from = self.machine.position();
+        let until = position.min(Position(from.0 + self.slice.steps()));
+        let began = clock::monotonic_ns();
+        let result = run_to(&mut self.machine, until, self.parts.inbox.kick());
+        let elapsed = clock::monotonic_ns() - began;
+        self.slice.took(self.machine.position().0 - from.0, elapsed);
+        if let Some(output) = self.machine.take_output() {
+            lock(&self.role).own_output(&output);
+        }
+        if let Err(stuck) = result {
+            lock(&self.role).replay_failed(stuck.component());
+        }
+    }
+
+    fn apply(&mut self, entry: Entry) {
+        match entry.body {
+            Body::Input(input) => self.machine.apply(&input),
+            Body::DigestHere { id } => {
+                let components = digests::components(&self.machine.digest());
+                lock(&self.role).own_digest(id, components);
+            }
+            Body::Control(Control::Pause) => self.is_paused = true,
+            Body::Control(Control::Resume) => self.is_paused = false,
+            // The role ends, or has compared it.
+            Body::Control(Control::PowerOff | Control::EndOfLog(_))
+            | Body::Watermark
+            | Body::Output(_)
+            | Body::DigestValue { .. } => {}
+        }
+    }
+
+    fn end(self, over: Over) -> Followed {
+        match over {
+            Over::Live(promotion) => Followed::Live(Box::new(LiveMachine {
+                machine: self.machine,
+                config: self.config,
+                promotion,
+                role: self.role,
+                is_paused: self.is_paused,
+            })),
+            Over::Again(_) => Followed::Again,
+            Over::Halted(reason) => Followed::Halted(reason),
+            Over::PowerOff => Followed::PowerOff,
+        }
+    }
+}

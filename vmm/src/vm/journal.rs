@@ -1,0 +1,174 @@
+//! The log as the vCPU thread of a live machine writes it.
+//!
+//! Does: append entries to the role's log and to the recording, in one order; say when a watermark
+//! or a digest is due. Does not: decide on inputs (`live`), send (`ft`), or hold outputs back
+//! (`ft`'s gate).
+//!
+//! Invariant: an input is in the log before the machine gets it, an output before its gate gets it.
+//! While the guest runs a watermark is never older than [`WATERMARK_INTERVAL`] and a slice; digests
+//! are taken at the same positions on every side, since the entry says where (paper §2.1, §2.2).
+
+use ft::log::{Body, Control, EndReason, Entry};
+use ft::primary::AppendError;
+use machine::{Input, Machine, Output, Position};
+
+use super::digests;
+use super::primary_role::{SharedPrimary, lock};
+use super::recorder::Recorder;
+
+/// A running guest is not without a watermark for longer than this and a slice (host ns).
+const WATERMARK_INTERVAL: u64 = 8_000_000;
+/// A running guest's digest is taken this often (host ns).
+const DIGEST_INTERVAL: u64 = 900_000_000;
+
+/// The log.
+pub struct Journal {
+    role: SharedPrimary,
+    recorder: Option<Recorder>,
+    /// When and where the last entry was appended.
+    last_at: u64,
+    last: Position,
+    digest_at: u64,
+    digest_position: Position,
+    digest_id: u64,
+}
+
+impl Journal {
+    /// The log of a machine that stands at `position`.
+    pub fn new(role: SharedPrimary, recorder: Option<Recorder>, now: u64, at: Position) -> Self {
+        Journal {
+            role,
+            recorder,
+            last_at: now,
+            last: at,
+            digest_at: now,
+            digest_position: at,
+            digest_id: 0,
+        }
+    }
+
+    /// Whether anybody may ever replay this log.
+    fn is_kept(&self) -> bool {
+        self.recorder.is_some() || lock(&self.role).is_protected()
+    }
+
+    /// Appends an entry.
+    pub fn append(&mut self, now: u64, at: Position, body: Body) -> Result<(), AppendError> {
+        let entry = lock(&self.role).append(now, at, body)?;
+        self.record(now, &entry);
+        Ok(())
+    }
+
+    /// Appends an output's entry and gives the output to the gate.
+    pub fn output(&mut self, now: u64, output: Output) -> Result<(), AppendError> {
+        let entry = lock(&self.role).append_output(now, output)?;
+        self.record(now, &entry);
+        Ok(())
+    }
+
+    /// Appends an input and applies it.
+    pub fn input(
+        &mut self,
+        now: u64,
+        machine: &mut Machine,
+        input: Input,
+    ) -> Result<(), AppendError> {
+        self.append(now, machine.position(), Body::Input(input.clone()))?;
+        machine.apply(&input);
+        Ok(())
+    }
+
+    fn record(&mut self, now: u64, entry: &Entry) {
+        (self.last_at, self.last) = (now, entry.position);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.push(entry);
+        }
+    }
+
+    /// The machine has come to `at`: appends a watermark, if there is none at or near there.
+    pub fn reached(&mut self, now: u64, at: Position) -> Result<(), AppendError> {
+        if at > self.last && now >= self.last_at + WATERMARK_INTERVAL {
+            self.watermark(now, at)?;
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush_if_due(now);
+        }
+        Ok(())
+    }
+
+    /// The machine stays at `at` for a while: a replaying side may come here.
+    pub fn watermark(&mut self, now: u64, at: Position) -> Result<(), AppendError> {
+        if at > self.last {
+            self.append(now, at, Body::Watermark)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a digest, if one is due.
+    pub fn digest_if_due(&mut self, now: u64, machine: &mut Machine) -> Result<(), AppendError> {
+        let has_moved = machine.position() > self.digest_position;
+        if has_moved && now >= self.digest_at + DIGEST_INTERVAL {
+            self.digest(now, machine)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a digest, if anybody can compare it.
+    pub fn digest(&mut self, now: u64, machine: &mut Machine) -> Result<(), AppendError> {
+        let at = machine.position();
+        (self.digest_at, self.digest_position) = (now, at);
+        if !self.is_kept() {
+            return Ok(());
+        }
+        self.digest_id += 1;
+        let id = self.digest_id;
+        self.append(now, at, Body::DigestHere { id })?;
+        let components = digests::components(&machine.digest());
+        self.append(now, at, Body::DigestValue { id, components })
+    }
+
+    /// The VM ends here.
+    pub fn power_off(&mut self, now: u64, machine: &mut Machine) -> Result<(), AppendError> {
+        self.digest(now, machine)?;
+        let off = Body::Control(Control::PowerOff);
+        self.append(now, machine.position(), off)?;
+        self.flush(now);
+        Ok(())
+    }
+
+    /// The process ends, and with it the recording, if there is one. No peer is told.
+    pub fn end_recording(&mut self, now: u64, machine: &mut Machine) {
+        let Some(recorder) = &mut self.recorder else {
+            return;
+        };
+        let (id, position) = (self.digest_id + 1, machine.position());
+        let bodies = [
+            Body::DigestHere { id },
+            Body::DigestValue {
+                id,
+                components: digests::components(&machine.digest()),
+            },
+            Body::Control(Control::EndOfLog(EndReason::Shutdown)),
+        ];
+        for (seq, body) in (lock(&self.role).next_seq()..).zip(bodies) {
+            recorder.push(&Entry {
+                seq,
+                position,
+                body,
+            });
+        }
+        recorder.flush(now);
+    }
+
+    /// Writes the recording's last entries to its file.
+    pub fn flush(&mut self, now: u64) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush(now);
+        }
+    }
+
+    /// Bytes of the recording.
+    pub fn recorded(&self) -> Option<u64> {
+        self.recorder.as_ref().map(Recorder::written)
+    }
+}

@@ -1,0 +1,464 @@
+//! A live machine: the loop of the vCPU thread while it runs the guest for the world.
+//!
+//! Does: at each boundary take what waits, log it and apply it, run a slice, log what came out,
+//! keep virtual time near the host's clock, sleep while the guest is idle, send the clone. Does not:
+//! send the log or emit output (other threads do, as `ft` allows), or decide about protection.
+//!
+//! Invariant: this thread alone appends to the log and touches the machine. Whatever the machine
+//! gets from outside stands in the log first, at the position where it gets it: typed bytes,
+//! commands, emitted counts, and the host's time as anchors; the order at a boundary is that of the
+//! log. When the role says stop, no further step is made (paper §2.1, §2.2, §3.1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ft::log::{Body, Control};
+use ft::primary::AppendError;
+use machine::{Exit, Input, Machine, Position};
+
+use super::clone_out::CloneSender;
+use super::digests;
+use super::journal::Journal;
+use super::outlet::Outlet;
+use super::pacing::{Pacer, SliceLength};
+use super::pairing;
+use super::parts::Parts;
+use super::primary_role::{Over, PrimaryRole, SharedPrimary, lock};
+use crate::config::{FtConfig, FtEnableConfig, VmConfig};
+use crate::control::{Command, Ticket, VmError};
+use crate::host::clock;
+use crate::status::VmState;
+
+const MILLISECOND: u64 = 1_000_000;
+/// Counts of emitted bytes are logged this often at most (host ns).
+const EMITTED_INTERVAL: u64 = 20 * MILLISECOND;
+/// Whoever sleeps looks this often anyway.
+const PATIENCE: u64 = 500 * MILLISECOND;
+/// How long a console's reader has for the last bytes.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// And when the process is told to end.
+const LAST_WORDS_SHORT: Duration = Duration::from_secs(1);
+
+/// How a live machine came to its end.
+#[derive(Debug)]
+pub enum LiveEnd {
+    /// The VM is off; these waited for it.
+    Off(Vec<Ticket>),
+    /// The other side speaks for the VM.
+    Superseded,
+    /// The threads are to end.
+    Stopped,
+    /// The machine cannot go on.
+    Failed(VmError),
+}
+
+/// What a live machine begins with.
+pub struct Beginning {
+    /// The machine.
+    pub machine: Machine,
+    /// Its configuration.
+    pub config: Box<VmConfig>,
+    /// Its role.
+    pub role: SharedPrimary,
+    /// Its log.
+    pub journal: Journal,
+    /// Its console.
+    pub outlet: Outlet,
+    /// In which state it begins.
+    pub state: VmState,
+}
+
+/// The loop.
+pub struct Live {
+    machine: Machine,
+    config: Box<VmConfig>,
+    parts: Arc<Parts>,
+    role: SharedPrimary,
+    journal: Journal,
+    outlet: Outlet,
+    pacer: Pacer,
+    slice: SliceLength,
+    state: VmState,
+    /// It was never run, and waits for its protection to begin.
+    is_armed: bool,
+    /// The machine stands at an idle boundary, with this deadline.
+    idle: Option<Option<u64>>,
+    /// What commands do to the guest at the next boundary.
+    inputs: Vec<Input>,
+    clone: Option<CloneSender>,
+    emitted_at: u64,
+    /// The VM is being powered off; these wait for it.
+    ending: Option<Vec<Ticket>>,
+}
+
+impl Live {
+    /// The loop of a machine.
+    pub fn new(parts: Arc<Parts>, beginning: Beginning) -> Self {
+        let Beginning {
+            machine,
+            config,
+            role,
+            journal,
+            outlet,
+            state,
+        } = beginning;
+        parts.board.set_state(state);
+        Live {
+            pacer: Pacer::new(clock::monotonic_ns(), machine.now(), machine.rate()),
+            machine,
+            config,
+            parts,
+            role,
+            journal,
+            outlet,
+            slice: SliceLength::default(),
+            state,
+            is_armed: false,
+            idle: None,
+            inputs: Vec::new(),
+            clone: None,
+            emitted_at: 0,
+            ending: None,
+        }
+    }
+
+    /// Runs to the end.
+    pub fn run(mut self) -> LiveEnd {
+        let end = loop {
+            match self.turn() {
+                Ok(None) => {}
+                Ok(Some(end)) => break end,
+                // The role says why, at the next turn.
+                Err(AppendError::Over) => {}
+                Err(error) => {
+                    break LiveEnd::Failed(VmError::Because {
+                        what: "log what the machine does; this is a bug",
+                        source: Box::new(error),
+                    });
+                }
+            }
+        };
+        if !matches!(end, LiveEnd::Off(_)) {
+            for ticket in self.ending.take().unwrap_or_default() {
+                self.parts.answer(ticket, Err(VmError::Gone));
+            }
+        }
+        let written = self.machine.console().written;
+        match &end {
+            LiveEnd::Off(_) => {
+                self.parts.board.set_state(VmState::Shutdown);
+                self.outlet.flush(written, LAST_WORDS);
+            }
+            LiveEnd::Superseded | LiveEnd::Failed(_) => {
+                self.parts.board.set_state(VmState::Shutdown);
+            }
+            LiveEnd::Stopped => {
+                self.journal
+                    .end_recording(clock::monotonic_ns(), &mut self.machine);
+                if lock(&self.role).is_alone() {
+                    self.outlet.flush(written, LAST_WORDS_SHORT);
+                }
+            }
+        }
+        end
+    }
+
+    /// One look at the world, and then one slice, or some sleep.
+    fn turn(&mut self) -> Result<Option<LiveEnd>, AppendError> {
+        let mail = self.parts.inbox.take();
+        if mail.stop {
+            return Ok(Some(LiveEnd::Stopped));
+        }
+        for (ticket, command) in mail.commands {
+            self.obey(ticket, command)?;
+        }
+        let (may_run, is_pairing, wants_clone) = {
+            let role = lock(&self.role);
+            if let Some(over) = role.over() {
+                return Ok(Some(match over {
+                    Over::Superseded(_) | Over::HandedOver => LiveEnd::Superseded,
+                    Over::Ended => LiveEnd::Off(self.ending.take().unwrap_or_default()),
+                }));
+            }
+            (role.may_run(), role.is_pairing(), role.wants_clone())
+        };
+        self.is_armed &= is_pairing;
+        if wants_clone {
+            self.send_clone();
+        } else {
+            self.clone = None;
+        }
+        let runs = may_run
+            && self.state == VmState::Running
+            && self.ending.is_none()
+            && !self.is_armed
+            && !self.machine.powered_off();
+        if !runs {
+            self.journal.flush(clock::monotonic_ns());
+            self.sleep(PATIENCE);
+            return Ok(None);
+        }
+        let now = clock::monotonic_ns();
+        self.take_inputs(now)?;
+        self.journal.digest_if_due(now, &mut self.machine)?;
+        if let Some(deadline) = self.idle {
+            match deadline.filter(|deadline| now >= self.pacer.host_time(*deadline)) {
+                Some(deadline) => {
+                    self.machine.idle_jump(deadline);
+                    self.idle = None;
+                }
+                None => {
+                    self.rest(now, deadline)?;
+                    return Ok(None);
+                }
+            }
+        }
+        self.run_slice()?;
+        Ok(None)
+    }
+
+    fn sleep(&self, nanoseconds: u64) {
+        self.parts.inbox.wait(Duration::from_nanos(nanoseconds));
+    }
+
+    // --- Inputs.
+
+    /// Logs and applies what the guest gets at this boundary.
+    fn take_inputs(&mut self, now: u64) -> Result<(), AppendError> {
+        let inbox = Arc::clone(&self.parts.inbox);
+        let room = self.machine.serial_room();
+        if room > 0 && inbox.has_typed() {
+            let bytes = inbox.typed(room);
+            self.parts.board.typed(bytes.len());
+            self.inputs.push(Input::SerialInput(bytes));
+        }
+        if !self.inputs.is_empty() {
+            self.end_idle(now)?;
+            for input in std::mem::take(&mut self.inputs) {
+                self.journal.input(now, &mut self.machine, input)?;
+            }
+        }
+        let through = inbox.emitted_through();
+        if through > self.machine.console().emitted && now >= self.emitted_at + EMITTED_INTERVAL {
+            self.emitted_at = now;
+            let input = Input::ConsoleEmitted { through };
+            self.journal.input(now, &mut self.machine, input)?;
+        }
+        Ok(())
+    }
+
+    /// An input ends the wait: the guest's clock shows how long it was.
+    fn end_idle(&mut self, now: u64) -> Result<(), AppendError> {
+        let Some(deadline) = self.idle.take() else {
+            return Ok(());
+        };
+        let latest = deadline.unwrap_or(u64::MAX);
+        let virtual_time = self.pacer.target(now).min(latest).max(self.machine.now());
+        let rate = self.machine.rate();
+        let anchor = Input::Anchor { virtual_time, rate };
+        self.journal.input(now, &mut self.machine, anchor)
+    }
+
+    /// The guest waits: so does this thread, for the deadline or for something to do.
+    fn rest(&mut self, now: u64, deadline: Option<u64>) -> Result<(), AppendError> {
+        self.journal.watermark(now, self.machine.position())?;
+        self.journal.flush(now);
+        let mut until = now + PATIENCE;
+        if let Some(deadline) = deadline {
+            until = until.min(self.pacer.host_time(deadline));
+        }
+        if self.parts.inbox.emitted_through() > self.machine.console().emitted {
+            until = until.min(self.emitted_at + EMITTED_INTERVAL);
+        }
+        self.sleep(until.saturating_sub(now));
+        Ok(())
+    }
+
+    // --- Execution.
+
+    fn run_slice(&mut self) -> Result<(), AppendError> {
+        let from = self.machine.position();
+        let units = self.machine.units();
+        let until = Position(from.0 + self.slice.steps());
+        let began = clock::monotonic_ns();
+        let exit = self.machine.run(until, self.parts.inbox.kick());
+        let now = clock::monotonic_ns();
+        let at = self.machine.position();
+        self.slice.took(at.0 - from.0, now - began);
+        self.pacer
+            .executed(now - began, self.machine.units() - units);
+        if let Some(output) = self.machine.take_output() {
+            self.journal.output(now, output)?;
+        }
+        self.parts.board.at(at, self.machine.console().written);
+        if let Some(bytes) = self.journal.recorded() {
+            self.parts.board.recorded(bytes);
+        }
+        match exit {
+            Exit::Idle { deadline } => self.idle = Some(deadline),
+            Exit::PoweredOff => return self.power_off(Vec::new()),
+            Exit::Reset => log::info!("the guest was reset"),
+            Exit::Until | Exit::Kicked => {}
+        }
+        if self.idle.is_none() {
+            self.steer(now)?;
+        }
+        self.journal.reached(now, at)
+    }
+
+    fn steer(&mut self, now: u64) -> Result<(), AppendError> {
+        let virtual_time = self.machine.now();
+        let steering = self.pacer.steer(now, virtual_time);
+        if let Some(rate) = steering.rate {
+            let anchor = Input::Anchor { virtual_time, rate };
+            self.journal.input(now, &mut self.machine, anchor)?;
+        }
+        if steering.wait > 0 {
+            self.sleep(steering.wait);
+        }
+        Ok(())
+    }
+
+    /// The VM is over: that stands in the log before anybody is told.
+    fn power_off(&mut self, waiting: Vec<Ticket>) -> Result<(), AppendError> {
+        let is_first = self.ending.is_none();
+        self.ending.get_or_insert_default().extend(waiting);
+        if is_first {
+            let now = clock::monotonic_ns();
+            self.journal.power_off(now, &mut self.machine)?;
+        }
+        Ok(())
+    }
+
+    // --- The clone.
+
+    /// Sends what there is room for of the clone.
+    fn send_clone(&mut self) {
+        let (config, machine) = (&self.config, &self.machine);
+        let sender = self.clone.get_or_insert_with(|| {
+            let config = serde_json::to_vec(config).expect("a configuration is JSON");
+            CloneSender::new(config, machine.save().payload)
+        });
+        let sent = lock(&self.role).send_clone(|primary| sender.send_ahead(primary));
+        if let Ok(true) = sent {
+            self.send_machine();
+        }
+    }
+
+    /// Sends state and memory; the guest stands still meanwhile.
+    fn send_machine(&mut self) {
+        let Some(mut sender) = self.clone.take() else {
+            return;
+        };
+        let began = clock::monotonic_ns();
+        loop {
+            let machine = &self.machine;
+            let sent = lock(&self.role).send_clone(|primary| sender.send_machine(machine, primary));
+            match sent {
+                Ok(true) => break,
+                Ok(false) if !self.parts.inbox.is_stopping() => self.sleep(5 * MILLISECOND),
+                // The peer is lost, or the process ends.
+                Ok(false) | Err(_) => return,
+            }
+            self.parts.inbox.look();
+        }
+        let sent = clock::monotonic_ns();
+        let digest = digests::components(&self.machine.digest());
+        let now = clock::monotonic_ns();
+        if lock(&self.role)
+            .finish_clone(now, self.machine.position(), digest)
+            .is_ok()
+        {
+            log::info!(
+                "the clone took {} ms of the guest's time, {} ms of it for the digest",
+                (now - began) / MILLISECOND,
+                (now - sent) / MILLISECOND
+            );
+        }
+    }
+
+    // --- Commands.
+
+    fn obey(&mut self, ticket: Ticket, command: Command) -> Result<(), AppendError> {
+        let name = command.name();
+        let state = self.state;
+        let wrong_state = || VmError::WrongState {
+            state,
+            command: name,
+        };
+        let is_up = matches!(state, VmState::Running | VmState::Paused) && self.ending.is_none();
+        let result = match command {
+            Command::Shutdown => return self.power_off(vec![ticket]),
+            _ if self.ending.is_some() => Err(VmError::Gone),
+            Command::Resume if state != VmState::Running => self.resume().map(Ok)?,
+            Command::Pause if state == VmState::Running => self.pause().map(Ok)?,
+            Command::Resume | Command::Pause => Err(wrong_state()),
+            Command::PowerButton if is_up => {
+                self.inputs.push(Input::PowerButton);
+                Ok(())
+            }
+            Command::Reset if is_up => {
+                self.inputs.push(Input::Reset);
+                Ok(())
+            }
+            Command::PowerButton | Command::Reset => Err(wrong_state()),
+            Command::FtEnable(config) => self.protect(&config),
+            Command::FtDisable => self.change("end protection", PrimaryRole::disable),
+            Command::FtFailover => self.change("hand over", PrimaryRole::hand_over),
+        };
+        self.parts.answer(ticket, result);
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<(), AppendError> {
+        let now = clock::monotonic_ns();
+        if self.state == VmState::Paused {
+            let at = self.machine.position();
+            self.journal
+                .append(now, at, Body::Control(Control::Resume))?;
+        } else {
+            self.is_armed = lock(&self.role).is_pairing();
+        }
+        self.set_state(VmState::Running);
+        self.pacer.resync(now, self.machine.now());
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<(), AppendError> {
+        let at = self.machine.position();
+        let pause = Body::Control(Control::Pause);
+        self.journal.append(clock::monotonic_ns(), at, pause)?;
+        self.set_state(VmState::Paused);
+        Ok(())
+    }
+
+    fn set_state(&mut self, state: VmState) {
+        self.state = state;
+        self.parts.board.set_state(state);
+    }
+
+    fn change<E: std::error::Error + Send + Sync + 'static>(
+        &self,
+        what: &'static str,
+        change: impl FnOnce(&mut PrimaryRole, u64) -> Result<(), E>,
+    ) -> Result<(), VmError> {
+        change(&mut lock(&self.role), clock::monotonic_ns()).map_err(|error| VmError::Because {
+            what,
+            source: Box::new(error),
+        })
+    }
+
+    fn protect(&mut self, config: &FtEnableConfig) -> Result<(), VmError> {
+        let Some(lease) = config.lease.clone() else {
+            return Err(crate::config::ConfigError::NoLease.into());
+        };
+        // The backup learns from the configuration whom to ask.
+        let ft = self.config.ft.get_or_insert(FtConfig {
+            id: None,
+            lease: None,
+        });
+        ft.lease = Some(lease.clone());
+        let ram_size = self.machine.ram().size();
+        pairing::begin(&self.parts, &self.role, config, &lease, ram_size)
+    }
+}

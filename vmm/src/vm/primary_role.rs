@@ -1,0 +1,525 @@
+//! The role of the side that runs the guest, as the process's threads share it.
+//!
+//! Does: hold `ft`'s primary behind one lock, and do what it asks for: wake the threads concerned,
+//! ask the arbiter, hand datagrams to the channel. Does not: run the machine (`live`), wait for
+//! anything, or decide anything about protection.
+//!
+//! Invariant: the lock is held for moments only. After every call into the primary its commands are
+//! carried out, whichever thread made the call. Questions to the arbiter are asked on its own
+//! thread, and their answers come back through the lock (paper §2.3).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use ft::Settings;
+use ft::arbiter::Answer;
+use ft::flag::{Decision, Members};
+use ft::identity::{Generation, Incarnation, VmId};
+use ft::log::{Body, ComponentDigest, Entry};
+use ft::primary::{AppendError, Command, LossReason, Pairing, Primary, WrongPhase};
+use machine::{Output, Position};
+
+use super::inbox::Inbox;
+use super::reasons;
+use crate::host::arbiter_thread::ArbiterThread;
+use crate::host::bell::Bell;
+use crate::host::channel_thread::{ChannelRole, ChannelWaker, Wishes};
+use crate::host::clock;
+use crate::host::console_sink::ConsoleSource;
+use crate::status::{FtInfo, FtRole, FtState};
+
+/// Why this side is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Somebody else speaks for the VM.
+    Superseded(Decision),
+    /// The backup was told to take over.
+    HandedOver,
+    /// The VM has ended.
+    Ended,
+}
+
+/// The role, shared.
+pub type SharedPrimary = Arc<Mutex<PrimaryRole>>;
+
+/// Locks it.
+pub fn lock(role: &Mutex<PrimaryRole>) -> MutexGuard<'_, PrimaryRole> {
+    role.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a role needs of its surroundings.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The VM.
+    pub vm: VmId,
+    /// This process, as a member of pairings.
+    pub us: Incarnation,
+    /// Of the vCPU thread.
+    pub inbox: Arc<Inbox>,
+    /// Of the console's thread.
+    pub console: Arc<Bell>,
+}
+
+/// The role.
+pub struct PrimaryRole {
+    primary: Primary,
+    around: Surroundings,
+    me: Weak<Mutex<PrimaryRole>>,
+    arbiter: Option<ArbiterThread>,
+    waker: Option<ChannelWaker>,
+    datagrams: Vec<Vec<u8>>,
+    close: bool,
+    clone_wanted: bool,
+    /// Somebody is connecting to the peer.
+    connecting: bool,
+    /// Nothing may leave any more, because the process is about to close its connection.
+    silenced: bool,
+    over: Option<Over>,
+    /// The arbiter did not answer the last time.
+    unreachable: bool,
+    peer: Option<String>,
+    generation: Option<Generation>,
+    last_error: Vec<String>,
+}
+
+impl PrimaryRole {
+    /// The role around `primary`.
+    pub fn new(primary: Primary, around: Surroundings) -> SharedPrimary {
+        Arc::new_cyclic(|me| {
+            Mutex::new(PrimaryRole {
+                primary,
+                around,
+                me: me.clone(),
+                arbiter: None,
+                waker: None,
+                datagrams: Vec::new(),
+                close: false,
+                clone_wanted: false,
+                connecting: false,
+                silenced: false,
+                over: None,
+                unreachable: false,
+                peer: None,
+                generation: None,
+                last_error: Vec::new(),
+            })
+        })
+    }
+
+    /// What it was when it was a backup.
+    pub fn inherit(&mut self, arbiter: Option<ArbiterThread>, generation: Generation) {
+        self.arbiter = arbiter;
+        self.generation = Some(generation);
+    }
+
+    // --- For the vCPU thread.
+
+    /// Appends an entry.
+    pub fn append(
+        &mut self,
+        now: u64,
+        position: Position,
+        body: Body,
+    ) -> Result<Entry, AppendError> {
+        let due = self.primary.deadline();
+        let entry = self.primary.append(now, position, body);
+        self.after_append(now, due);
+        entry
+    }
+
+    /// Appends the entry of an output, and holds the output back until it may leave.
+    pub fn append_output(&mut self, now: u64, output: Output) -> Result<Entry, AppendError> {
+        let due = self.primary.deadline();
+        let entry = self.primary.append_output(now, output);
+        self.after_append(now, due);
+        entry
+    }
+
+    /// The channel's thread must look if something is to be sent at once, or earlier than it knows.
+    fn after_append(&mut self, now: u64, due_before: Option<u64>) {
+        let due = self.primary.deadline();
+        let is_earlier = due.is_some_and(|due| due_before.is_none_or(|before| due < before));
+        if is_earlier || self.primary.wants_to_write(now) {
+            self.wake_channel();
+        }
+        self.dispatch();
+    }
+
+    /// Takes over an output that was made and not emitted before this side went live.
+    pub fn resume_output(&mut self, now: u64, output: Output) {
+        self.primary.resume_output(now, output);
+        self.dispatch();
+    }
+
+    /// Whether the vCPU may run.
+    pub fn may_run(&self) -> bool {
+        self.primary.may_run() && self.over.is_none()
+    }
+
+    /// Why this side is done, if it is.
+    pub fn over(&self) -> Option<&Over> {
+        self.over.as_ref()
+    }
+
+    /// Whether a backup follows, or is about to.
+    pub fn is_protected(&self) -> bool {
+        matches!(self.phase(), "verifying" | "protected")
+    }
+
+    /// Whether a pairing is being made.
+    pub fn is_pairing(&self) -> bool {
+        self.connecting
+            || matches!(
+                self.phase(),
+                "connecting" | "beginning" | "cloning" | "verifying"
+            )
+    }
+
+    /// Whether protection may be asked for.
+    pub fn is_alone(&self) -> bool {
+        !self.connecting && self.over.is_none() && self.phase() == "unprotected"
+    }
+
+    fn phase(&self) -> &'static str {
+        self.primary.status(0).phase
+    }
+
+    /// Whether the clone is to be sent.
+    pub fn wants_clone(&self) -> bool {
+        self.clone_wanted && self.phase() == "cloning"
+    }
+
+    /// Gives the clone a way out.
+    pub fn send_clone<T>(
+        &mut self,
+        send: impl FnOnce(&mut Primary) -> Result<T, WrongPhase>,
+    ) -> Result<T, WrongPhase> {
+        let result = send(&mut self.primary);
+        self.wake_channel();
+        self.dispatch();
+        result
+    }
+
+    /// The clone is sent; protection begins.
+    pub fn finish_clone(
+        &mut self,
+        now: u64,
+        position: Position,
+        digest: Vec<ComponentDigest>,
+    ) -> Result<(), WrongPhase> {
+        self.clone_wanted = false;
+        let result = self.primary.finish_clone(now, position, digest);
+        self.wake_channel();
+        self.dispatch();
+        result
+    }
+
+    /// The sequence number of the next entry.
+    pub fn next_seq(&self) -> u64 {
+        self.primary.next_seq()
+    }
+
+    /// Ends protection.
+    pub fn disable(&mut self, now: u64) -> Result<(), WrongPhase> {
+        let result = self.primary.disable(now);
+        self.wake_channel();
+        self.dispatch();
+        result
+    }
+
+    /// Lets the backup take over.
+    pub fn hand_over(&mut self, now: u64) -> Result<(), WrongPhase> {
+        self.primary.hand_over(now)?;
+        self.over = Some(Over::HandedOver);
+        self.wake_channel();
+        self.dispatch();
+        Ok(())
+    }
+
+    /// Nothing leaves any more: the process ends.
+    pub fn silence(&mut self) {
+        self.silenced = true;
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> VmId {
+        self.around.vm
+    }
+
+    /// Who decides about this VM, if that is known.
+    pub fn arbiter(&self) -> Option<&ArbiterThread> {
+        self.arbiter.as_ref()
+    }
+
+    // --- For whoever makes a pairing.
+
+    /// Somebody begins to connect to `peer`, with `settings` for the pairing.
+    pub fn begin_pairing(
+        &mut self,
+        peer: String,
+        settings: Settings,
+        arbiter: ArbiterThread,
+    ) -> Result<(), WrongPhase> {
+        self.primary.configure(settings)?;
+        self.connecting = true;
+        self.peer = Some(peer);
+        self.arbiter = Some(arbiter);
+        self.last_error.clear();
+        Ok(())
+    }
+
+    /// The last pairing's channel thread has ended; what it had left to say is not said.
+    pub fn forget_connection(&mut self, now: u64) {
+        if self.phase() == "unprotected" && self.primary.generation().is_some() {
+            self.primary.on_disconnect(now);
+            self.dispatch();
+        }
+    }
+
+    /// The connection is gone before its thread has started.
+    pub fn lose_connection(&mut self, now: u64) {
+        self.primary.on_disconnect(now);
+        self.dispatch();
+    }
+
+    /// The connection is there. The channel's thread starts next.
+    pub fn connect(&mut self, now: u64, pairing: Pairing) -> Result<(), WrongPhase> {
+        let generation = pairing.generation;
+        self.primary.connect(now, pairing)?;
+        self.connecting = false;
+        self.close = false;
+        self.datagrams.clear();
+        self.generation = Some(generation);
+        Ok(())
+    }
+
+    /// What wakes the channel's thread.
+    pub fn set_waker(&mut self, waker: ChannelWaker) {
+        self.waker = Some(waker);
+        self.wake_channel();
+    }
+
+    /// There will be no connection.
+    pub fn pairing_failed(&mut self, why: Vec<String>) {
+        log::warn!("no backup: {}", why.join(": "));
+        self.connecting = false;
+        self.last_error = why;
+        self.around.inbox.ring();
+    }
+
+    // --- For `ft-info`.
+
+    /// What it says of itself.
+    pub fn describe(&self, now: u64, info: &mut FtInfo) {
+        let status = self.primary.status(now);
+        info.state = match (&self.over, status.phase) {
+            (Some(Over::Superseded(_) | Over::HandedOver), _) | (_, "halted") => FtState::Halted,
+            _ if self.connecting => FtState::Cloning,
+            (_, "connecting" | "beginning" | "cloning" | "verifying") => FtState::Cloning,
+            (_, "protected") => FtState::Protected,
+            (_, "claiming") if self.unreachable => FtState::Waiting,
+            (_, "claiming") => FtState::Claiming,
+            _ => FtState::Unprotected,
+        };
+        let is_alone = info.state == FtState::Unprotected;
+        info.role = if is_alone {
+            FtRole::None
+        } else {
+            FtRole::Primary
+        };
+        info.vm_id = Some(crate::config::VmId(self.around.vm.0));
+        info.generation = status.generation.or(self.generation).map(|number| number.0);
+        info.peer = self.peer.clone().filter(|_| !is_alone);
+        info.lag_ms = (info.state == FtState::Protected).then_some(status.lag / 1_000_000);
+        info.log_entries = status.next_seq;
+        info.log_bytes = status.log_bytes;
+        info.last_error.clone_from(&self.last_error);
+    }
+
+    // --- Inside.
+
+    fn wake_channel(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake();
+        }
+    }
+
+    /// Carries out what the primary asked for.
+    fn dispatch(&mut self) {
+        while let Some(command) = self.primary.next_command() {
+            match command {
+                Command::StallVcpu | Command::RunVcpu | Command::BackupReady => {
+                    self.around.inbox.ring();
+                }
+                Command::OutputsReady => self.around.console.ring(),
+                Command::Heartbeat(datagram) => self.datagrams.push(datagram.to_vec()),
+                Command::BeginGeneration(members) => self.begin_generation(members),
+                Command::StartClone => {
+                    self.clone_wanted = true;
+                    self.around.inbox.ring();
+                }
+                Command::Decide {
+                    generation,
+                    decision,
+                } => self.decide(generation, decision),
+                Command::CloseChannel => {
+                    self.close = true;
+                    self.wake_channel();
+                }
+                Command::Unprotected(reason) => self.unprotected(&reason),
+                Command::Halt(decision) => {
+                    log::error!("the flag of this generation was {decision}: halted");
+                    self.over = Some(Over::Superseded(decision));
+                    self.around.inbox.ring();
+                }
+                Command::Ended => {
+                    self.over = Some(Over::Ended);
+                    self.around.inbox.ring();
+                    self.around.console.ring();
+                }
+            }
+        }
+    }
+
+    fn unprotected(&mut self, reason: &LossReason) {
+        self.clone_wanted = false;
+        self.unreachable = false;
+        self.last_error = match reason {
+            LossReason::Disabled => Vec::new(),
+            _ => reasons::of_primary_loss(reason),
+        };
+        log::info!(
+            "unprotected: {}",
+            reasons::of_primary_loss(reason).join(": ")
+        );
+        self.around.inbox.ring();
+        self.around.console.ring();
+    }
+
+    fn begin_generation(&self, members: Members) {
+        let Some(arbiter) = &self.arbiter else {
+            return;
+        };
+        let me = self.me.clone();
+        arbiter.ask(move |arbiter| {
+            let result = arbiter.begin(&members);
+            let result = result.map_err(|error| reasons::chain(&error).join(": "));
+            if let Some(role) = me.upgrade() {
+                let mut role = lock(&role);
+                role.primary
+                    .on_generation_begun(clock::monotonic_ns(), result);
+                role.wake_channel();
+                role.dispatch();
+            }
+        });
+    }
+
+    fn decide(&self, generation: Generation, decision: Decision) {
+        let Some(arbiter) = &self.arbiter else {
+            return;
+        };
+        let (me, vm, us) = (self.me.clone(), self.around.vm, self.around.us);
+        arbiter.ask(move |arbiter| {
+            let answer = arbiter.answer(vm, generation, us, &decision);
+            if let Some(role) = me.upgrade() {
+                let mut role = lock(&role);
+                role.unreachable = answer == Answer::Unreachable;
+                role.primary
+                    .on_answer(clock::monotonic_ns(), generation, answer);
+                role.wake_channel();
+                role.dispatch();
+            }
+        });
+    }
+}
+
+impl ChannelRole for PrimaryRole {
+    fn wants_bytes(&self) -> bool {
+        true
+    }
+
+    fn on_bytes(&mut self, now: u64, bytes: &[u8]) {
+        self.primary.on_bytes(now, bytes);
+        self.dispatch();
+    }
+
+    fn on_datagram(&mut self, now: u64, datagram: &[u8]) {
+        self.primary.on_datagram(now, datagram);
+    }
+
+    fn on_disconnect(&mut self, now: u64) {
+        self.primary.on_disconnect(now);
+        self.dispatch();
+    }
+
+    fn on_tick(&mut self, now: u64) {
+        self.primary.on_tick(now);
+        self.dispatch();
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        self.primary.deadline()
+    }
+
+    fn transmit(&mut self, now: u64) -> &[u8] {
+        self.primary.transmit(now)
+    }
+
+    fn transmitted(&mut self, now: u64, count: usize) {
+        self.primary.transmitted(now, count);
+        if self.clone_wanted {
+            // The vCPU thread may be waiting for room for the clone.
+            self.around.inbox.ring();
+        }
+        self.dispatch();
+    }
+
+    fn act(&mut self, _now: u64, wishes: &mut Wishes) {
+        let port = self.primary.peer().map_or(0, |peer| peer.heartbeat_port);
+        for datagram in self.datagrams.drain(..) {
+            if port != 0 {
+                wishes.datagrams.push((port, datagram));
+            }
+        }
+        wishes.close = std::mem::take(&mut self.close);
+        if self.primary.generation().is_none() {
+            // The session is over.
+            wishes.end = true;
+            self.waker = None;
+        }
+    }
+}
+
+/// The console's thread takes from here what may leave.
+pub struct GatedConsole {
+    /// Where outputs wait.
+    pub role: SharedPrimary,
+    /// Who is told of what has left.
+    pub inbox: Arc<Inbox>,
+}
+
+impl ConsoleSource for GatedConsole {
+    fn take(&mut self) -> Option<(u64, Vec<u8>)> {
+        let mut role = lock(&self.role);
+        if role.silenced {
+            return None;
+        }
+        let now = clock::monotonic_ns();
+        let output = role.primary.take_output(now);
+        // It may have asked for a sign of life of the backup.
+        if role.primary.wants_to_write(now) {
+            role.wake_channel();
+        }
+        role.dispatch();
+        let Output::Console { through, bytes, .. } = output?;
+        Some((through, bytes))
+    }
+
+    fn may_write(&mut self) -> bool {
+        let role = lock(&self.role);
+        !role.silenced && role.primary.may_emit(clock::monotonic_ns())
+    }
+
+    fn emitted(&mut self, through: u64) {
+        self.inbox.emitted(through);
+    }
+}

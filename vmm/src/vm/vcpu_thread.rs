@@ -1,0 +1,260 @@
+//! The vCPU thread: what a machine's own thread does, from its start to its end.
+//!
+//! Does: run a built machine live; or wait for a clone, follow, and go live when the role says so;
+//! then tell the VMM thread how it ended. Does not: know how either is done (`live`, `follower`).
+//!
+//! Invariant: a machine belongs to this thread. When it ends, every command that was submitted is
+//! answered (paper §2.3: going live).
+
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use ft::Settings;
+use ft::backup::HaltReason;
+use ft::primary::Primary;
+use machine::Output;
+use thiserror::Error;
+
+use super::board::Part;
+use super::follower::{self, Followed, LiveMachine};
+use super::journal::Journal;
+use super::live::{Beginning, Live, LiveEnd};
+use super::outlet::{History, Outlet};
+use super::parts::Parts;
+use super::primary_role::{PrimaryRole, Surroundings, lock};
+use super::{backup_role, reasons};
+use crate::control::{Command, Event, Stop, VmError};
+use crate::host::bell::Bell;
+use crate::host::clock;
+use crate::status::VmState;
+
+/// Whoever waits looks this often anyway.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the arbiter has for noting that an unprotected VM is over.
+const LAST_NOTE: Duration = Duration::from_secs(2);
+
+/// This side can never go live.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct Useless(String);
+
+/// Starts the thread for a machine that was built here.
+pub fn start_live(parts: Arc<Parts>, beginning: Beginning) -> io::Result<thread::JoinHandle<()>> {
+    spawn(move || {
+        let end = run_live(&parts, beginning);
+        report(&parts, end);
+    })
+}
+
+/// Starts the thread for a machine that will come from a primary.
+pub fn start_receiving(parts: Arc<Parts>) -> io::Result<thread::JoinHandle<()>> {
+    spawn(move || {
+        let end = receive(&parts);
+        report(&parts, end);
+    })
+}
+
+fn spawn(run: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name("vcpu0".to_owned()).spawn(run)
+}
+
+/// How the thread ends.
+enum End {
+    /// Nobody needs to be told.
+    Quiet,
+    Stop(Stop),
+}
+
+fn report(parts: &Parts, end: End) {
+    for (ticket, command) in parts.inbox.close() {
+        let result = match command {
+            // It has no machine any more, which is what was asked for.
+            Command::Shutdown => Ok(()),
+            _ => Err(VmError::Gone),
+        };
+        parts.answer(ticket, result);
+    }
+    if let End::Stop(stop) = end {
+        parts.events.send(Event::Stopped(stop));
+    }
+}
+
+fn run_live(parts: &Arc<Parts>, beginning: Beginning) -> End {
+    let role = Arc::clone(&beginning.role);
+    match Live::new(Arc::clone(parts), beginning).run() {
+        LiveEnd::Off(waiting) => {
+            note_end(parts, &role);
+            if waiting.is_empty() {
+                return End::Stop(Stop::PoweredOff);
+            }
+            for ticket in waiting {
+                parts.answer(ticket, Ok(()));
+            }
+            End::Quiet
+        }
+        LiveEnd::Superseded => End::Stop(Stop::Superseded),
+        LiveEnd::Stopped => End::Quiet,
+        LiveEnd::Failed(error) => {
+            // Whoever follows goes on from what it has.
+            lock(&role).silence();
+            parts.close_connection();
+            End::Stop(Stop::Failed(error))
+        }
+    }
+}
+
+/// Notes in the arbiter, if this VM ever had one, that the VM is over: its id may start again.
+fn note_end(parts: &Parts, role: &super::primary_role::SharedPrimary) {
+    let (arbiter, vm) = {
+        let role = lock(role);
+        (role.arbiter().cloned(), role.vm())
+    };
+    let Some(arbiter) = arbiter else {
+        return;
+    };
+    let (us, (sender, receiver)) = (parts.us, mpsc::channel());
+    arbiter.ask(move |arbiter| {
+        if let Err(error) = arbiter.end(vm, us) {
+            log::warn!("{}", reasons::chain(&error).join(": "));
+        }
+        // Nobody may be waiting any more.
+        let _ = sender.send(());
+    });
+    if receiver.recv_timeout(LAST_NOTE).is_err() {
+        log::warn!("the arbiter did not note in time that VM {vm} is over");
+    }
+}
+
+/// Waits for clones and follows.
+fn receive(parts: &Arc<Parts>) -> End {
+    loop {
+        let mail = parts.inbox.take();
+        if mail.stop {
+            return End::Quiet;
+        }
+        let mut ended = false;
+        for (ticket, command) in mail.commands {
+            let result = if command == Command::Shutdown {
+                ended = true;
+                Ok(())
+            } else {
+                Err(VmError::WrongState {
+                    state: parts.board.state(),
+                    command: command.name(),
+                })
+            };
+            parts.answer(ticket, result);
+        }
+        if ended {
+            parts.board.set_state(VmState::Shutdown);
+            return End::Quiet;
+        }
+        let Some(clone) = mail.clone else {
+            parts.inbox.wait(PATIENCE);
+            continue;
+        };
+        match follower::follow(*clone, parts) {
+            Followed::Again => parts.board.set_state(VmState::Created),
+            Followed::Live(live) => return go_live(parts, *live),
+            Followed::PowerOff => {
+                parts.board.set_state(VmState::Shutdown);
+                return End::Stop(Stop::PoweredOff);
+            }
+            Followed::Halted(reason) => {
+                parts.board.set_state(VmState::Shutdown);
+                return End::Stop(match reason {
+                    HaltReason::Lost(_) => Stop::Superseded,
+                    _ => Stop::Failed(VmError::Because {
+                        what: "follow the primary",
+                        source: Box::new(Useless(reasons::of_halt(&reason).join(": "))),
+                    }),
+                });
+            }
+            Followed::Stopped(ticket) => {
+                parts.board.set_state(VmState::Shutdown);
+                parts.close_connection();
+                if let Some(ticket) = ticket {
+                    parts.answer(ticket, Ok(()));
+                }
+                return End::Quiet;
+            }
+        }
+    }
+}
+
+/// From here on this side speaks for the VM.
+fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
+    let LiveMachine {
+        machine,
+        config,
+        promotion,
+        role: backup,
+        is_paused,
+    } = live;
+    let bell = Arc::new(Bell::default());
+    let settings = Settings::default();
+    let primary = Primary::new(settings, promotion.next_seq, promotion.position);
+    let around = Surroundings {
+        vm: promotion.vm,
+        us: parts.us,
+        inbox: Arc::clone(&parts.inbox),
+        console: Arc::clone(&bell),
+    };
+    let role = PrimaryRole::new(primary, around);
+    let now = clock::monotonic_ns();
+    let console = machine.console();
+    let (emitted, written) = (console.emitted, console.written);
+    {
+        let mut role = lock(&role);
+        let arbiter = backup_role::lock(&backup).arbiter().cloned();
+        role.inherit(arbiter, promotion.generation);
+        if written > emitted {
+            // What may not have left is emitted before anything new: repeats, but no gaps.
+            let output = Output::Console {
+                position: machine.position(),
+                through: written,
+                bytes: console.since(emitted),
+            };
+            role.resume_output(now, output);
+        }
+    }
+    let opened = Outlet::target(&config.serial, History::Continues).and_then(|target| {
+        Outlet::open(&config.serial, target, &role, &parts.inbox, &bell, emitted).map_err(
+            |source| VmError::Host {
+                what: "connect the serial port",
+                source,
+            },
+        )
+    });
+    let outlet = match opened {
+        Ok(outlet) => outlet,
+        Err(error) => return End::Stop(Stop::Failed(error)),
+    };
+    parts.board.took_over(now.saturating_sub(promotion.lost_at));
+    parts.board.set_part(Part::Primary(Arc::clone(&role)), None);
+    log::warn!(
+        "live since generation {} was won, at position {}",
+        promotion.generation,
+        promotion.position
+    );
+    let position = machine.position();
+    let journal = Journal::new(Arc::clone(&role), None, now, position);
+    let state = if is_paused {
+        VmState::Paused
+    } else {
+        VmState::Running
+    };
+    run_live(
+        parts,
+        Beginning {
+            machine,
+            config,
+            role,
+            journal,
+            outlet,
+            state,
+        },
+    )
+}
