@@ -134,9 +134,8 @@ impl Board {
             }
             cmos::INDEX | cmos::DATA => self.cmos.write(port, value, now),
             i8042::DATA | i8042::PORT_B | i8042::COMMAND => {
-                if self.i8042.write(port, value) {
-                    self.request = Some(Request::Reset);
-                }
+                let resets = self.i8042.write(port, value);
+                self.request = resets.then_some(Request::Reset).or(self.request);
             }
             debug_port::POST | debug_port::CONSOLE => {
                 // The debug console has no one on its other end.

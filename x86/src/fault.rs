@@ -26,8 +26,6 @@ impl Fault {
     pub const DIVIDE: Fault = Fault::plain(0);
     /// #DB, debug.
     pub const DEBUG: Fault = Fault::plain(1);
-    /// #OF, overflow (INTO).
-    pub const OVERFLOW: Fault = Fault::plain(4);
     /// #BR, bound range exceeded.
     pub const BOUND: Fault = Fault::plain(5);
     /// #UD, invalid opcode.

@@ -7,6 +7,7 @@ use arch::boot::EntryPoint;
 use serde::{Deserialize, Serialize};
 
 use crate::softfloat::F80;
+use crate::system::debug::{DR6_CLEAR, DR7_CLEAR};
 
 /// Version of [`CpuState`]; raised with every change of its meaning.
 pub const STATE_VERSION: u32 = 1;
@@ -234,8 +235,8 @@ impl CpuState {
             cr4: 0,
             pdptes: [0; 4],
             dr: [0; 4],
-            dr6: 0xffff_0ff0,
-            dr7: 0x400,
+            dr6: DR6_CLEAR,
+            dr7: DR7_CLEAR,
             msr: MsrState {
                 efer: 0,
                 star: 0,

@@ -71,8 +71,6 @@ impl Core {
         let code = segment.rights & 8 != 0;
         let usable = if !self.protected() || self.v8086() {
             true
-        } else if segment.selector & !3 == 0 && !segment.present() {
-            false
         } else if segment.rights & RIGHTS_CODE_DATA == 0 || !segment.present() {
             false
         } else if write {

@@ -11,7 +11,7 @@ use crate::decode::operands::{gpr, is_memory, number};
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
 use crate::op::{CodeSize, Flow, Op, Selected};
-use crate::system::debug::DR6_GENERAL;
+use crate::system::debug::{DR6_CLEAR, DR6_GENERAL, DR7_CLEAR};
 
 /// CR4 bits that the CPU model has.
 const CR4_KNOWN: u64 = cr4::VME
@@ -212,9 +212,9 @@ fn write_dr(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = wide(core, op.src);
     match register {
         6 | 7 if value >> 32 != 0 => return core.raise(Fault::protection(0)),
-        6 => core.dr6 = (value & 0xe00f) | 0xffff_0ff0,
+        6 => core.dr6 = (value & 0xe00f) | DR6_CLEAR,
         7 => {
-            core.dr7 = (value & 0xffff_2bff) | 0x400;
+            core.dr7 = (value & 0xffff_2bff) | DR7_CLEAR;
             core.select_tlb();
             // Pages that were cached before may hold a watched address: the selected set is empty
             // while data breakpoints are armed, so nothing is to be dropped.

@@ -9,12 +9,10 @@ use crate::mmu::Access;
 pub(crate) const DR6_STEP: u64 = 1 << 14;
 /// DR6 bit: a debug register was touched while DR7.GD was set.
 pub(crate) const DR6_GENERAL: u64 = 1 << 13;
-/// DR6 bit: task switch.
-pub(crate) const DR6_TASK: u64 = 1 << 15;
 /// DR6 with nothing set.
-pub(crate) const DR6_INIT: u64 = 0xffff_0ff0;
+pub(crate) const DR6_CLEAR: u64 = 0xffff_0ff0;
 /// DR7 with nothing set.
-pub(crate) const DR7_INIT: u64 = 0x400;
+pub(crate) const DR7_CLEAR: u64 = 0x400;
 
 /// R/W field: instruction execution.
 const ON_EXECUTE: u64 = 0;

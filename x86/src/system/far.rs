@@ -407,7 +407,7 @@ impl Core {
             let stack = self.return_stack(env, ss as u16, rpl, &code)?;
             self.mark_descriptor(env, &mut code, 1)?;
             self.segments[usize::from(SEG_CS)] = code.segment(cs);
-            self.to_outer(rpl, stack, rsp.wrapping_add(op.imm), rip);
+            self.go_outer(rpl, stack, rsp.wrapping_add(op.imm), rip);
         }
         self.mode_changed();
         self.attention = true;
@@ -465,7 +465,7 @@ impl Core {
     }
 
     /// Goes to an outer level; CS is already loaded.
-    fn to_outer(&mut self, cpl: u8, stack: Segment, rsp: u64, rip: u64) {
+    fn go_outer(&mut self, cpl: u8, stack: Segment, rsp: u64, rip: u64) {
         self.cpl = cpl;
         self.segments[usize::from(SEG_SS)] = stack;
         let long = self.long_mode() && self.segments[usize::from(SEG_CS)].long();
@@ -524,7 +524,7 @@ impl Core {
             self.restore_flags(image, width);
             self.segments[usize::from(SEG_CS)] = code.segment(cs);
             if outer {
-                self.to_outer(rpl, stack, rsp, rip);
+                self.go_outer(rpl, stack, rsp, rip);
             } else {
                 self.segments[usize::from(SEG_SS)] = stack;
                 self.gpr[4] = truncate(rsp, op.aux);
