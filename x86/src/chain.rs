@@ -28,7 +28,10 @@ unsafe impl Send for Cursor {}
 impl Cursor {
     /// In no run.
     pub(crate) fn nowhere() -> Cursor {
-        Cursor { first: std::ptr::null(), at: std::ptr::null() }
+        Cursor {
+            first: std::ptr::null(),
+            at: std::ptr::null(),
+        }
     }
 
     /// At the first instruction of a run that an end mark follows.
@@ -37,6 +40,8 @@ impl Cursor {
         debug_assert!(run_and_end.len() >= 2, "an instruction and the end mark");
         self.first = run_and_end.as_ptr();
         self.at = self.first;
+        // For `advance_from`.
+        let _ = self.first.expose_provenance();
     }
 
     /// Out of the run.
@@ -61,6 +66,18 @@ impl Cursor {
         unsafe { &*self.at }
     }
 
+    /// To what follows `op`, where the cursor is. Its address is at hand in a register, which the
+    /// cursor's own is not.
+    #[inline(always)]
+    fn advance_from(&mut self, op: &Op) {
+        debug_assert!(
+            std::ptr::eq(self.at, op),
+            "a handler runs where the cursor is"
+        );
+        self.at =
+            std::ptr::with_exposed_provenance(std::ptr::from_ref(op).addr() + size_of::<Op>());
+    }
+
     /// To the next instruction or the end mark.
     ///
     /// # Safety
@@ -73,23 +90,25 @@ impl Cursor {
 }
 
 impl Core {
-    /// Goes on with the next instruction of the run. The last act of a handler that can neither
-    /// end the block nor call for attention.
+    /// Goes on with the instruction after `op`, the running one. The last act of a handler that can
+    /// neither end the block nor call for attention.
     #[inline(always)]
-    pub(crate) fn next(&mut self, env: &mut Env<'_>) -> Exec<Flow> {
+    pub(crate) fn next(&mut self, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+        self.cursor.advance_from(op);
         // SAFETY: handlers are called only with the cursor at their own instruction, which is not
         // the end mark, in a run that lives as long as the run loop's borrow of the cache.
-        let op = unsafe {
-            self.cursor.advance();
-            self.cursor.op()
-        };
+        let op = unsafe { self.cursor.op() };
         (op.run)(self, env, op)
     }
 
     /// [`Core::next`] after an access to memory, which may have called for attention.
     #[inline(always)]
-    pub(crate) fn next_after_access(&mut self, env: &mut Env<'_>) -> Exec<Flow> {
-        if self.attention { Ok(Flow::Next) } else { self.next(env) }
+    pub(crate) fn next_after_access(&mut self, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+        if self.attention {
+            Ok(Flow::Next)
+        } else {
+            self.next(env, op)
+        }
     }
 }
 

@@ -355,7 +355,7 @@ impl Cpu {
         for op in &self.cache.ops(run)[..usize::from(run.count).min(most)] {
             let alone = [*op, decode::end_mark()];
             core.cursor.start(&alone);
-            let mut flow = (op.run)(core, env, op);
+            let mut flow = (alone[0].run)(core, env, &alone[0]);
             let inside = flow == Ok(Flow::Next);
             if core.cursor.index() == 1 {
                 // It went on to the end mark: the instruction itself is done.

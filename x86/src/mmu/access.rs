@@ -16,7 +16,7 @@ use super::{Access, Paging, SET_NONE, SET_SUPERVISOR, SET_SUPERVISOR_OVERRIDE, S
 use crate::core::{Core, GPR_SLOTS, canonical, cr0, cr4, efer};
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
-use crate::flags::{self, Flags};
+use crate::flags;
 use crate::op::{ADDRESS_16, ADDRESS_32, ADDRESS_SLOW, Op, SEG_NONE, SEG_SS};
 use crate::state::{RIGHTS_BIG, RIGHTS_CODE_DATA};
 use crate::word::Word;
@@ -153,12 +153,13 @@ impl Core {
         }
     }
 
-    /// Replaces the memory operand by what `modify` makes of it; false if it did not.
+    /// Replaces the memory operand by what `modify` makes of it, which may change registers and
+    /// flags; false if it did not.
     #[inline(always)]
     pub(crate) fn quick_modify<T: Word>(
         &mut self,
         op: &Op,
-        modify: impl FnOnce(&mut Flags, T) -> T,
+        modify: impl FnOnce(&mut Core, &Op, T) -> T,
     ) -> bool {
         let Some(linear) = self.simple_address(op) else { return false };
         let entry = self.mmu.tlb.entry(linear);
@@ -167,7 +168,10 @@ impl Core {
         }
         let host = entry.host.wrapping_add(linear as usize) as *mut T;
         // SAFETY: as in `write`; a page that can be written can be read.
-        unsafe { host.write_unaligned(modify(&mut self.flags, host.read_unaligned())) };
+        let old = unsafe { host.read_unaligned() };
+        let new = modify(self, op, old);
+        // SAFETY: as in `write`; a change of registers unmaps nothing.
+        unsafe { host.write_unaligned(new) };
         true
     }
 

@@ -14,6 +14,7 @@ use crate::context::{Case, FX_BYTES, Fault, Fx, Outcome, Registers};
 use crate::layout::{
     BASE16, CODE, CODE_BYTES, DATA, DATA_BYTES, FILLER, GS_BASE, Mode, PAGE, READ_ONLY,
 };
+use crate::rng::Rng;
 
 /// Where the kernel sees physical memory.
 const KERNEL: u64 = 0xffff_8000_0000_0000;
@@ -125,6 +126,25 @@ impl Guest {
         assert_eq!(self.cpu.progress().steps, limits.steps);
     }
 
+    /// Runs `steps` steps; half of the time not at once, which must make no difference.
+    fn run_in_pieces(&mut self, case: &Case, steps: u64) {
+        let mut rng = Rng::new(!case.memory_seed);
+        let mut left = steps;
+        if rng.chance(50) {
+            while left > 1 {
+                let piece = 1 + rng.below(left.min(100));
+                self.run_steps(piece);
+                left -= piece;
+                if rng.chance(5) {
+                    self.cpu.flush(&mut self.ram);
+                }
+            }
+        }
+        if left > 0 {
+            self.run_steps(left);
+        }
+    }
+
     /// Executes `case` for as many steps as the processor took.
     pub fn run(&mut self, case: &Case, native: &Outcome) -> Outcome {
         self.prepare(case);
@@ -138,7 +158,7 @@ impl Guest {
         if case.cold {
             self.cpu.flush(&mut self.ram);
         }
-        self.run_steps(steps_taken(case, native));
+        self.run_in_pieces(case, steps_taken(case, native));
         let outcome = self.outcome();
         self.return_to_kernel(case);
         outcome
@@ -287,11 +307,11 @@ fn map_memory(ram: &mut GuestRam) {
     set(USER_DIRECTORY, DATA >> 21 & 511, DATA_TABLE | all);
     for page in 0..2 {
         let at = page * PAGE;
-        set(CODE_TABLE, (CODE + at) >> 12 & 511, CODE_PAGES + at | all);
+        set(CODE_TABLE, (CODE + at) >> 12 & 511, (CODE_PAGES + at) | all);
         set(
             DATA_TABLE,
             (DATA + at) >> 12 & 511,
-            DATA_PAGES + at | all | NO_EXECUTE,
+            (DATA_PAGES + at) | all | NO_EXECUTE,
         );
     }
     set(

@@ -156,9 +156,9 @@ static mut CHILD: Child = Child {
 };
 
 /// Selector of the 16-bit code segment in the child's LDT.
-const LDT_CODE16: u16 = 0 << 3 | 7;
+const LDT_CODE16: u16 = 7;
 /// Selector of the 16-bit data segment.
-const LDT_DATA16: u16 = 1 << 3 | 7;
+const LDT_DATA16: u16 = 8 | 7;
 /// Linux' selector of 32-bit user code.
 const USER_CODE32: u16 = 0x23;
 /// Linux' selector of 64-bit user code.
@@ -234,7 +234,8 @@ unsafe fn serve(shared: *mut Shared, requests: c_int, replies: c_int) -> ! {
                 size_of::<UserDesc>(),
             );
         }
-        (*(&raw mut CHILD)).shared = shared;
+        let child = &raw mut CHILD;
+        (*child).shared = shared;
         loop {
             let mut byte = 0u8;
             if libc::read(requests, (&raw mut byte).cast(), 1) != 1 {
@@ -259,7 +260,8 @@ unsafe extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, frame: *mut c_
     // only by the instructions under test, never in here.
     unsafe {
         let frame = &mut *frame.cast::<libc::ucontext_t>();
-        let child = &mut *(&raw mut CHILD);
+        let child = &raw mut CHILD;
+        let child = &mut *child;
         let shared = &mut *child.shared;
         if child.running {
             note(shared, frame);

@@ -206,10 +206,10 @@ fn compare(case: &Case, undefined: u64, native: &Outcome, guest: &Outcome) -> Ve
     differ(&|| "error code".into(), a.error.into(), b.error.into());
     differ(&|| "address".into(), a.address.into(), b.address.into());
     let (a, b) = (&native.after, &guest.after);
-    for n in 0..16 {
+    for (n, name) in NAMES.iter().enumerate() {
         let mask = register_mask(case.mode, n);
         differ(
-            &|| NAMES[n].into(),
+            &|| (*name).into(),
             (a.gpr[n] & mask).into(),
             (b.gpr[n] & mask).into(),
         );

@@ -7,6 +7,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
+use super::memory::{with_loaded, with_modified};
 use super::{sized, width};
 use crate::core::Core;
 use crate::decode::operands::{gpr, immediate};
@@ -207,119 +208,89 @@ fn unary<O: Unary>(insn: &Instruction, op: &mut Op) -> Handler {
     sized!(bytes, unary_register, O)
 }
 
-fn register_register<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn register_register<O: Binary, T: Word>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+) -> Exec<Flow> {
     let (a, b) = (core.operand::<T>(op.dst), core.operand::<T>(op.src));
     let result = O::apply(&mut core.flags, a, b);
     if O::STORES {
         core.set_operand(op.dst, result);
     }
-    core.next(env)
+    core.next(env, op)
 }
 
-fn register_immediate<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn register_immediate<O: Binary, T: Word>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+) -> Exec<Flow> {
     let a = core.operand::<T>(op.dst);
     let result = O::apply(&mut core.flags, a, T::from64(op.imm));
     if O::STORES {
         core.set_operand(op.dst, result);
     }
-    core.next(env)
+    core.next(env, op)
 }
 
 fn register_memory<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let Some(b) = core.quick_load::<T>(op) else {
-        return register_memory_slowly::<O, T>(core, env, op);
-    };
-    let a = core.operand::<T>(op.dst);
-    let result = O::apply(&mut core.flags, a, b);
-    if O::STORES {
-        core.set_operand(op.dst, result);
-    }
-    core.next(env)
-}
-
-#[cold]
-#[inline(never)]
-fn register_memory_slowly<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let b = core.load::<T>(env, op)?;
-    let a = core.operand::<T>(op.dst);
-    let result = O::apply(&mut core.flags, a, b);
-    if O::STORES {
-        core.set_operand(op.dst, result);
-    }
-    core.next_after_access(env)
-}
-
-/// The memory operand with `b`.
-#[inline(always)]
-fn into_memory<O: Binary, T: Word>(
-    core: &mut Core,
-    env: &mut Env<'_>,
-    op: &Op,
-    b: T,
-) -> Exec<Flow> {
-    if O::STORES {
-        if core.quick_modify::<T>(op, |flags, a| O::apply(flags, a, b)) {
-            return core.next(env);
-        }
-    } else if let Some(a) = core.quick_load::<T>(op) {
-        O::apply(&mut core.flags, a, b);
-        return core.next(env);
-    }
-    into_memory_slowly::<O, T>(core, env, op, b)
-}
-
-#[cold]
-#[inline(never)]
-fn into_memory_slowly<O: Binary, T: Word>(
-    core: &mut Core,
-    env: &mut Env<'_>,
-    op: &Op,
-    b: T,
-) -> Exec<Flow> {
-    if O::STORES {
-        let (a, place) = core.load_to_modify::<T>(env, op)?;
+    with_loaded::<T>(core, env, op, |core, op, b| {
+        let a = core.operand::<T>(op.dst);
         let result = O::apply(&mut core.flags, a, b);
-        core.store_back(env, place, result)?;
-    } else {
-        let a = core.load::<T>(env, op)?;
-        O::apply(&mut core.flags, a, b);
-    }
-    core.next_after_access(env)
+        if O::STORES {
+            core.set_operand(op.dst, result);
+        }
+    })
 }
 
 fn memory_register<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let b = core.operand::<T>(op.src);
-    into_memory::<O, T>(core, env, op, b)
+    if O::STORES {
+        with_modified::<T>(core, env, op, |core, op, a| {
+            let b = core.operand::<T>(op.src);
+            O::apply(&mut core.flags, a, b)
+        })
+    } else {
+        with_loaded::<T>(core, env, op, |core, op, a| {
+            let b = core.operand::<T>(op.src);
+            O::apply(&mut core.flags, a, b);
+        })
+    }
 }
 
 fn memory_immediate<O: Binary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    into_memory::<O, T>(core, env, op, T::from64(op.imm))
+    if O::STORES {
+        with_modified::<T>(core, env, op, |core, op, a| {
+            O::apply(&mut core.flags, a, T::from64(op.imm))
+        })
+    } else {
+        with_loaded::<T>(core, env, op, |core, op, a| {
+            O::apply(&mut core.flags, a, T::from64(op.imm));
+        })
+    }
 }
 
 fn unary_register<O: Unary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let a = core.operand::<T>(op.dst);
     let result = O::apply(&mut core.flags, a);
     core.set_operand(op.dst, result);
-    core.next(env)
+    core.next(env, op)
 }
 
 fn unary_memory<O: Unary, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let (a, place) = core.load_to_modify::<T>(env, op)?;
-    let result = O::apply(&mut core.flags, a);
-    core.store_back(env, place, result)?;
-    core.next_after_access(env)
+    with_modified::<T>(core, env, op, |core, _, a| O::apply(&mut core.flags, a))
 }
 
 /// XOR or SUB of a register with itself.
 fn zero<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     core.set_operand(op.dst, T::from64(0));
     core.flags.set_logic(T::from64(0));
-    core.next(env)
+    core.next(env, op)
 }
 
 /// TEST of a register with itself.
 fn test_itself<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.operand::<T>(op.dst);
     core.flags.set_logic(value);
-    core.next(env)
+    core.next(env, op)
 }

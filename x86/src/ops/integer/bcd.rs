@@ -34,7 +34,7 @@ pub(super) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
     })
 }
 
-fn daa(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn daa(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let old = core.reg::<u8>(RAX);
     let low = old & 15 > 9 || core.flags.af();
     let high = old > 0x99 || core.flags.cf();
@@ -43,11 +43,11 @@ fn daa(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
         .wrapping_add(if high { 0x60 } else { 0 });
     core.set_reg(RAX, al);
     core.flags.set_result(al, high, false, low);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// The low adjustment alone may borrow too.
-fn das(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn das(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let old = core.reg::<u8>(RAX);
     let low = old & 15 > 9 || core.flags.af();
     let high = old > 0x99 || core.flags.cf();
@@ -57,7 +57,7 @@ fn das(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
     core.set_reg(RAX, al);
     core.flags
         .set_result(al, high || (low && old < 6), false, low);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// Sets AX, keeping the low nibble of AL, and the flags of AAA and AAS.
@@ -67,7 +67,7 @@ fn set_unpacked(core: &mut Core, ax: u16, adjusted: bool) {
     core.flags.set_result(ax as u8, adjusted, false, adjusted);
 }
 
-fn aaa(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn aaa(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let ax = core.reg::<u16>(RAX);
     let adjust = ax & 15 > 9 || core.flags.af();
     set_unpacked(
@@ -75,10 +75,10 @@ fn aaa(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
         ax.wrapping_add(if adjust { 0x106 } else { 0 }),
         adjust,
     );
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
-fn aas(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn aas(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let ax = core.reg::<u16>(RAX);
     let adjust = ax & 15 > 9 || core.flags.af();
     set_unpacked(
@@ -86,10 +86,10 @@ fn aas(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
         ax.wrapping_sub(if adjust { 0x106 } else { 0 }),
         adjust,
     );
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
-fn aam(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn aam(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let base = op.imm as u8;
     let al = core.reg::<u8>(RAX);
     let (Some(high), Some(low)) = (al.checked_div(base), al.checked_rem(base)) else {
@@ -97,20 +97,20 @@ fn aam(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     };
     core.set_reg(RAX, u16::from_le_bytes([low, high]));
     core.flags.set_result(low, false, false, false);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
-fn aad(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn aad(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let [low, high] = core.reg::<u16>(RAX).to_le_bytes();
     let al = low.wrapping_add(high.wrapping_mul(op.imm as u8));
     core.set_reg(RAX, u16::from(al));
     core.flags.set_result(al, false, false, false);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// SALC (D6, undocumented until recently): AL is all CF.
-fn salc(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn salc(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let al = if core.flags.cf() { 0xff } else { 0 };
     core.set_reg::<u8>(RAX, al);
-    Ok(Flow::Next)
+    core.next(env, op)
 }

@@ -8,6 +8,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
+use super::memory::{with_loaded, with_modified};
 use super::{sized_wide, width};
 use crate::core::Core;
 use crate::decode::operands::{gpr, immediate};
@@ -96,34 +97,47 @@ fn apply<C: Change, T: Word>(core: &mut Core, value: T, number: u64) -> T {
 }
 
 #[inline(always)]
-fn in_register<C: Change, T: Word>(core: &mut Core, op: &Op, number: u64) -> Exec<Flow> {
+fn in_register<C: Change, T: Word>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+    number: u64,
+) -> Exec<Flow> {
     let value = core.reg::<T>(op.dst);
     let changed = apply::<C, T>(core, value, number);
     if C::STORES {
         core.set_reg(op.dst, changed);
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
-fn register_register<C: Change, T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn register_register<C: Change, T: Word>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+) -> Exec<Flow> {
     let number = core.reg::<T>(op.src).to64();
-    in_register::<C, T>(core, op, number)
+    in_register::<C, T>(core, env, op, number)
 }
 
-fn register_immediate<C: Change, T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    in_register::<C, T>(core, op, op.imm)
+fn register_immediate<C: Change, T: Word>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+) -> Exec<Flow> {
+    in_register::<C, T>(core, env, op, op.imm)
 }
 
 fn memory_immediate<C: Change, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     if C::STORES {
-        let (value, place) = core.load_to_modify::<T>(env, op)?;
-        let changed = apply::<C, T>(core, value, op.imm);
-        core.store_back(env, place, changed)?;
+        with_modified::<T>(core, env, op, |core, op, value| {
+            apply::<C, T>(core, value, op.imm)
+        })
     } else {
-        let value = core.load::<T>(env, op)?;
-        apply::<C, T>(core, value, op.imm);
+        with_loaded::<T>(core, env, op, |core, op, value| {
+            apply::<C, T>(core, value, op.imm);
+        })
     }
-    core.next_after_access(env)
 }
 
 /// The bit string starts at the memory operand; the offset is signed and may reach far from it.
@@ -151,7 +165,7 @@ fn memory_register<C: Change, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &
         let value = core.read::<T>(env, linear, op.seg)?;
         apply::<C, T>(core, value, number);
     }
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
 /// Where a scan starts.
@@ -186,21 +200,20 @@ fn scan<D: Direction>(insn: &Instruction, op: &mut Op) -> Handler {
 
 /// ZF tells a source of zero; the other five flags are our definition: those of TEST.
 #[inline(always)]
-fn scan_value<D: Direction, T: Word>(core: &mut Core, op: &Op, value: T) -> Exec<Flow> {
+fn scan_value<D: Direction, T: Word>(core: &mut Core, op: &Op, value: T) {
     core.flags.set_logic(value);
     let value = value.to64();
     if value != 0 {
         core.set_reg(op.dst, T::from64(u64::from(D::first(value))));
     }
-    Ok(Flow::Next)
 }
 
-fn scan_register<D: Direction, T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn scan_register<D: Direction, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.reg::<T>(op.src);
-    scan_value::<D, T>(core, op, value)
+    scan_value::<D, T>(core, op, value);
+    core.next(env, op)
 }
 
 fn scan_memory<D: Direction, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let value = core.load::<T>(env, op)?;
-    scan_value::<D, T>(core, op, value)
+    with_loaded::<T>(core, env, op, scan_value::<D, T>)
 }

@@ -23,15 +23,16 @@ use crate::word::Word;
 #[rustfmt::skip]
 pub(super) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Selected> {
     use Mnemonic as M;
-    Selected::last(match insn.mnemonic() {
+    let run: Handler = match insn.mnemonic() {
         M::Jo | M::Jno | M::Jb | M::Jae | M::Je | M::Jne | M::Jbe | M::Ja
         | M::Js | M::Jns | M::Jp | M::Jnp | M::Jl | M::Jge | M::Jle | M::Jg => {
             let code = code_of(insn);
-            match direct(insn, op)? {
+            // The block goes on where the branch does not.
+            return Selected::inline(match direct(insn, op)? {
                 2 => by_condition!(code, jcc, u16),
                 4 => by_condition!(code, jcc, u32),
                 _ => by_condition!(code, jcc, u64),
-            }
+            });
         }
         M::Jmp => jmp(insn, op)?,
         M::Call => call(insn, op)?,
@@ -41,7 +42,8 @@ pub(super) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
         M::Loopne => counted::<LoopNotEqual>(insn, op)?,
         M::Jcxz | M::Jecxz | M::Jrcxz => counted::<IfZero>(insn, op)?,
         _ => return None,
-    })
+    };
+    Selected::last(run)
 }
 
 /// Notes the target of a direct near branch; its operand size in bytes.
@@ -149,13 +151,12 @@ fn next<T: Word>(core: &Core, op: &Op) -> u64 {
     }
 }
 
-fn jcc<T: Word, const CODE: u8>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn jcc<T: Word, const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     if core.flags.condition(CODE) {
         let target = target::<T>(core, op);
         go::<T>(core, target)
     } else {
-        core.rip = next::<T>(core, op);
-        Ok(Flow::Jump)
+        core.next(env, op)
     }
 }
 
@@ -178,11 +179,17 @@ fn jmp_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow
 fn call_to<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op, target: u64) -> Exec<Flow> {
     check::<T>(core, target)?;
     let back = next::<T>(core, op);
-    if T::BITS == 64 {
-        core.push64(env, back)?;
-    } else {
-        core.push(env, T::from64(back))?;
+    if T::BITS == 64 && core.quick_push(back) {
+        core.rip = target;
+        return Ok(Flow::Jump);
     }
+    call_slowly::<T>(core, env, back, target)
+}
+
+#[cold]
+#[inline(never)]
+fn call_slowly<T: Word>(core: &mut Core, env: &mut Env<'_>, back: u64, target: u64) -> Exec<Flow> {
+    core.push(env, T::from64(back))?;
     core.rip = target;
     Ok(Flow::Jump)
 }
@@ -202,13 +209,20 @@ fn call_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flo
     call_to::<T>(core, env, op, target)
 }
 
-fn return_from<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
-    if T::BITS == 64 {
-        let target = core.top64(env)?;
+fn return_from<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    if T::BITS == 64
+        && let Some(target) = core.quick_top()
+    {
         let flow = go::<T>(core, target)?;
         core.drop64(8);
         return Ok(flow);
     }
+    return_slowly::<T>(core, env, op)
+}
+
+#[cold]
+#[inline(never)]
+fn return_slowly<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
     let (target, after) = core.peek::<T>(env)?;
     let flow = go::<T>(core, target.to64())?;
     core.set_stack_pointer(after);

@@ -8,6 +8,7 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::gpr::{RAX, RBX, RCX, RDX};
+use super::memory::with_modified;
 use super::{sized, width};
 use crate::core::Core;
 use crate::decode::operands::gpr;
@@ -55,15 +56,14 @@ fn compare<T: Word>(core: &mut Core, old: T) -> bool {
 }
 
 fn compare_exchange_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let (old, place) = core.load_to_modify::<T>(env, op)?;
-    if compare(core, old) {
-        let new = core.operand::<T>(op.src);
-        core.store_back(env, place, new)?;
-    } else {
-        core.store_back(env, place, old)?;
-        core.set_reg(RAX, old);
-    }
-    core.next_after_access(env)
+    with_modified::<T>(core, env, op, |core, op, old| {
+        if compare(core, old) {
+            core.operand::<T>(op.src)
+        } else {
+            core.set_reg(RAX, old);
+            old
+        }
+    })
 }
 
 fn compare_exchange_register<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -74,7 +74,7 @@ fn compare_exchange_register<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &O
     } else {
         core.set_reg(RAX, old);
     }
-    core.next(env)
+    core.next(env, op)
 }
 
 fn compare_exchange_8(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -90,7 +90,7 @@ fn compare_exchange_8(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow>
         core.set_reg(RDX, (old >> 32) as u32);
     }
     core.flags.set_zf(equal);
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
 fn compare_exchange_16(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -111,7 +111,7 @@ fn compare_exchange_16(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow
         core.set_reg(RDX, (old >> 64) as u64);
     }
     core.flags.set_zf(equal);
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
 #[inline(always)]
@@ -122,12 +122,12 @@ fn add<T: Word>(core: &mut Core, a: T, b: T) -> T {
 }
 
 fn add_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let (old, place) = core.load_to_modify::<T>(env, op)?;
-    let addend = core.operand::<T>(op.src);
-    let sum = add(core, old, addend);
-    core.store_back(env, place, sum)?;
-    core.set_operand(op.src, old);
-    core.next_after_access(env)
+    with_modified::<T>(core, env, op, |core, op, old| {
+        let addend = core.operand::<T>(op.src);
+        let sum = add(core, old, addend);
+        core.set_operand(op.src, old);
+        sum
+    })
 }
 
 /// The source gets the old value first, so that XADD of a register with itself leaves the sum.
@@ -136,5 +136,5 @@ fn add_register<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Fl
     let sum = add(core, old, addend);
     core.set_operand(op.src, old);
     core.set_operand(op.dst, sum);
-    core.next(env)
+    core.next(env, op)
 }

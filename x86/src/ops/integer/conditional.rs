@@ -7,6 +7,7 @@
 
 use iced_x86::{ConditionCode, Instruction, Mnemonic, OpKind};
 
+use super::memory::{self, with_loaded};
 use super::{by_condition, width};
 use crate::core::Core;
 use crate::decode::operands::gpr;
@@ -67,16 +68,19 @@ fn cmov(insn: &Instruction, op: &mut Op) -> Option<Selected> {
 fn set_register<const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = u8::from(core.flags.condition(CODE));
     core.set_operand(op.dst, value);
-    core.next(env)
+    core.next(env, op)
 }
 
 fn set_memory<const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = u8::from(core.flags.condition(CODE));
-    core.store(env, op, value)?;
-    core.next_after_access(env)
+    memory::store(core, env, op, value)
 }
 
-fn move_register<T: Word, const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn move_register<T: Word, const CODE: u8>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+) -> Exec<Flow> {
     let chosen = if core.flags.condition(CODE) {
         op.src
     } else {
@@ -84,16 +88,16 @@ fn move_register<T: Word, const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op
     };
     let value = core.reg::<T>(chosen);
     core.set_reg(op.dst, value);
-    core.next(env)
+    core.next(env, op)
 }
 
 fn move_memory<T: Word, const CODE: u8>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let loaded = core.load::<T>(env, op)?;
-    let value = if core.flags.condition(CODE) {
-        loaded
-    } else {
-        core.reg::<T>(op.dst)
-    };
-    core.set_reg(op.dst, value);
-    core.next_after_access(env)
+    with_loaded::<T>(core, env, op, |core, op, loaded| {
+        let value = if core.flags.condition(CODE) {
+            loaded
+        } else {
+            core.reg::<T>(op.dst)
+        };
+        core.set_reg(op.dst, value);
+    })
 }

@@ -24,15 +24,15 @@ pub(super) fn select(insn: &Instruction, _: &mut Op, _: CodeSize) -> Option<Sele
     })
 }
 
-fn widen<S: Word, T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn widen<S: Word, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.reg::<S>(RAX).sign64();
     core.set_reg(RAX, T::from64(value));
-    core.next(env)
+    core.next(env, op)
 }
 
 /// Fills rDX with the sign of rAX.
-fn spread<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn spread<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let sign = (core.reg::<T>(RAX).sign64() as i64 >> 63) as u64;
     core.set_reg(RDX, T::from64(sign));
-    core.next(env)
+    core.next(env, op)
 }

@@ -34,41 +34,41 @@ pub(super) fn select(insn: &Instruction, _: &mut Op, _: CodeSize) -> Option<Sele
     })
 }
 
-fn set_carry<const VALUE: bool>(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn set_carry<const VALUE: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     core.flags.set_cf(VALUE);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
-fn complement_carry(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn complement_carry(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let cf = core.flags.cf();
     core.flags.set_cf(!cf);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
-fn set_direction<const VALUE: bool>(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn set_direction<const VALUE: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     if VALUE {
         core.flags.system |= DF;
     } else {
         core.flags.system &= !DF;
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// Flags that LAHF and SAHF move.
 const LOW: u64 = SF | ZF | AF | PF | CF;
 
-fn lahf(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn lahf(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let low = core.flags.value() & 0xff;
     let rax = core.reg::<u64>(RAX);
     core.set_reg::<u64>(RAX, (rax & !0xff00) | low << 8);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
-fn sahf(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn sahf(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let ah = core.reg::<u64>(RAX) >> 8;
     let of = if core.flags.of() { OF } else { 0 };
     core.flags.set_arithmetic((ah & LOW) | of);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// True in virtual-8086 mode without the privilege to touch IF.
@@ -76,7 +76,7 @@ fn is_restricted_v8086(core: &Core) -> bool {
     core.v8086() && core.iopl() < 3
 }
 
-fn pushf<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn pushf<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let mut image = core.flags.value() & !(VM | RF);
     if is_restricted_v8086(core) {
         if core.cr4 & cr4::VME == 0 || T::BITS != 16 {
@@ -86,7 +86,7 @@ fn pushf<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
         image = (image & !IF) | IOPL | if image & VIF != 0 { IF } else { 0 };
     }
     core.push::<T>(env, T::from64(image))?;
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 fn popf<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {

@@ -38,12 +38,12 @@ pub(super) fn select(insn: &Instruction, _: &mut Op, _: CodeSize) -> Option<Sele
     })
 }
 
-fn nothing(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
-    core.next(env)
+fn nothing(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    core.next(env, op)
 }
 
 fn flush_line(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let linear = core.linear(op, 1, false)?;
     core.check_read(env, linear, 1, op.seg)?;
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }

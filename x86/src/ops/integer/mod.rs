@@ -16,6 +16,7 @@ mod conditional;
 mod convert;
 mod flag_control;
 mod hints;
+mod memory;
 mod moves;
 mod multiply;
 mod shift;

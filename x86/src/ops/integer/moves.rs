@@ -9,6 +9,7 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::gpr::{RAX, RBX};
+use super::memory::{self, with_loaded, with_modified};
 use super::{sized, sized_wide, width};
 use crate::core::Core;
 use crate::decode::operands::{gpr, immediate};
@@ -79,62 +80,33 @@ fn mov(insn: &Instruction, op: &mut Op) -> Option<Selected> {
 fn copy<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.operand::<T>(op.src);
     core.set_operand(op.dst, value);
-    core.next(env)
+    core.next(env, op)
 }
 
 fn set<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     core.set_operand(op.dst, T::from64(op.imm));
-    core.next(env)
+    core.next(env, op)
 }
 
 fn load<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let Some(value) = core.quick_load::<T>(op) else {
-        return load_slowly::<T>(core, env, op);
-    };
-    core.set_operand(op.dst, value);
-    core.next(env)
-}
-
-#[cold]
-#[inline(never)]
-fn load_slowly<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let value = core.load::<T>(env, op)?;
-    core.set_operand(op.dst, value);
-    core.next_after_access(env)
+    with_loaded::<T>(core, env, op, |core, op, value| {
+        core.set_operand(op.dst, value);
+    })
 }
 
 fn store<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.operand::<T>(op.src);
-    if core.quick_store(op, value) {
-        return core.next(env);
-    }
-    store_slowly(core, env, op, value)
-}
-
-#[cold]
-#[inline(never)]
-fn store_slowly<T: Word>(
-    core: &mut Core,
-    env: &mut Env<'_>,
-    op: &Op,
-    value: T,
-) -> Exec<Flow> {
-    core.store(env, op, value)?;
-    core.next_after_access(env)
+    memory::store(core, env, op, value)
 }
 
 fn store_immediate<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let value = T::from64(op.imm);
-    if core.quick_store(op, value) {
-        return core.next(env);
-    }
-    store_slowly(core, env, op, value)
+    memory::store(core, env, op, T::from64(op.imm))
 }
 
 fn lea<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let address = core.effective(op);
     core.set_reg(op.dst, T::from64(address));
-    core.next(env)
+    core.next(env, op)
 }
 
 /// How a narrow source fills a wide destination.
@@ -183,7 +155,7 @@ fn extend_register<E: Extension, S: Word, T: Word>(
 ) -> Exec<Flow> {
     let value = E::extend(core.operand::<S>(op.src));
     core.set_reg(op.dst, T::from64(value));
-    core.next(env)
+    core.next(env, op)
 }
 
 fn extend_memory<E: Extension, S: Word, T: Word>(
@@ -191,23 +163,9 @@ fn extend_memory<E: Extension, S: Word, T: Word>(
     env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
-    let Some(value) = core.quick_load::<S>(op) else {
-        return extend_memory_slowly::<E, S, T>(core, env, op);
-    };
-    core.set_reg(op.dst, T::from64(E::extend(value)));
-    core.next(env)
-}
-
-#[cold]
-#[inline(never)]
-fn extend_memory_slowly<E: Extension, S: Word, T: Word>(
-    core: &mut Core,
-    env: &mut Env<'_>,
-    op: &Op,
-) -> Exec<Flow> {
-    let value = E::extend(core.load::<S>(env, op)?);
-    core.set_reg(op.dst, T::from64(value));
-    core.next_after_access(env)
+    with_loaded::<S>(core, env, op, |core, op, value| {
+        core.set_reg(op.dst, T::from64(E::extend(value)));
+    })
 }
 
 fn xchg(insn: &Instruction, op: &mut Op) -> Handler {
@@ -233,15 +191,15 @@ fn exchange_registers<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> E
     let (a, b) = (core.operand::<T>(op.dst), core.operand::<T>(op.src));
     core.set_operand(op.dst, b);
     core.set_operand(op.src, a);
-    core.next(env)
+    core.next(env, op)
 }
 
 fn exchange_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let (old, place) = core.load_to_modify::<T>(env, op)?;
-    let new = core.operand::<T>(op.src);
-    core.store_back(env, place, new)?;
-    core.set_operand(op.src, old);
-    core.next_after_access(env)
+    with_modified::<T>(core, env, op, |core, op, old| {
+        let new = core.operand::<T>(op.src);
+        core.set_operand(op.src, old);
+        new
+    })
 }
 
 /// BSWAP of a 16-bit register is undefined: zero.
@@ -253,7 +211,7 @@ fn bswap<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
         _ => 0,
     };
     core.set_reg(op.dst, T::from64(swapped));
-    core.next(env)
+    core.next(env, op)
 }
 
 /// XLAT: AL from seg:[rBX + AL].
@@ -271,5 +229,5 @@ fn xlat(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let linear = core.segmented(op.seg, offset, 1, false)?;
     let value = core.read::<u8>(env, linear, op.seg)?;
     core.set_reg(RAX, value);
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }

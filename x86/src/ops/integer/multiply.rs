@@ -8,6 +8,7 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::gpr::{RAX, RDX};
+use super::memory::with_loaded;
 use super::{sized, sized_wide, width};
 use crate::core::Core;
 use crate::decode::operands::{gpr, immediate};
@@ -186,7 +187,7 @@ fn accumulator_register<O: Accumulator, T: Word>(
 ) -> Exec<Flow> {
     let operand = core.operand::<T>(op.src);
     O::apply(core, operand)?;
-    core.next(env)
+    core.next(env, op)
 }
 
 fn accumulator_memory<O: Accumulator, T: Word>(
@@ -196,7 +197,7 @@ fn accumulator_memory<O: Accumulator, T: Word>(
 ) -> Exec<Flow> {
     let operand = core.load::<T>(env, op)?;
     O::apply(core, operand)?;
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
 /// IMUL with two or three operands.
@@ -223,31 +224,34 @@ fn truncating(insn: &Instruction, op: &mut Op) -> Handler {
 }
 
 #[inline(always)]
-fn imul<T: Word>(core: &mut Core, op: &Op, a: T, b: T) -> Exec<Flow> {
+fn imul<T: Word>(core: &mut Core, op: &Op, a: T, b: T) {
     let product = signed_product(a, b);
     let low = T::from64(product as u64);
     set_signed_flags(core, product, low);
     core.set_reg(op.dst, low);
-    Ok(Flow::Next)
 }
 
-fn imul_register<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn imul_register<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let (a, b) = (core.reg::<T>(op.dst), core.reg::<T>(op.src));
-    imul(core, op, a, b)
+    imul(core, op, a, b);
+    core.next(env, op)
 }
 
 fn imul_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let b = core.load::<T>(env, op)?;
-    let a = core.reg::<T>(op.dst);
-    imul(core, op, a, b)
+    with_loaded::<T>(core, env, op, |core, op, b| {
+        let a = core.reg::<T>(op.dst);
+        imul(core, op, a, b);
+    })
 }
 
-fn imul_register_immediate<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn imul_register_immediate<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let a = core.reg::<T>(op.src);
-    imul(core, op, a, T::from64(op.imm))
+    imul(core, op, a, T::from64(op.imm));
+    core.next(env, op)
 }
 
 fn imul_memory_immediate<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let a = core.load::<T>(env, op)?;
-    imul(core, op, a, T::from64(op.imm))
+    with_loaded::<T>(core, env, op, |core, op, a| {
+        imul(core, op, a, T::from64(op.imm));
+    })
 }

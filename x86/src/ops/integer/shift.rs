@@ -10,6 +10,7 @@
 use iced_x86::{Instruction, Mnemonic, OpKind};
 
 use super::gpr::RCX;
+use super::memory::with_modified;
 use super::{sized, sized_wide, width};
 use crate::core::Core;
 use crate::decode::operands::{gpr, immediate};
@@ -268,39 +269,32 @@ fn register_by_immediate<S: Shift, T: Word>(
     let value = core.operand::<T>(op.dst);
     let result = S::apply(&mut core.flags, value, op.imm as u32 & 63);
     core.set_operand(op.dst, result);
-    core.next(env)
+    core.next(env, op)
 }
 
 /// A shift of a register by a count of 0.
 fn rewrite<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.operand::<T>(op.dst);
     core.set_operand(op.dst, value);
-    core.next(env)
+    core.next(env, op)
 }
 
 fn register_by_cl<S: Shift, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let count = count_in_cl::<T>(core);
-    let mut value = core.operand::<T>(op.dst);
-    if count != 0 {
-        value = S::apply(&mut core.flags, value, count);
-    }
-    core.set_operand(op.dst, value);
-    core.next(env)
+    let value = core.operand::<T>(op.dst);
+    let result = shifted::<S, T>(core, value, count);
+    core.set_operand(op.dst, result);
+    core.next(env, op)
 }
 
+/// `value` shifted, by 0 too.
 #[inline(always)]
-fn in_memory<S: Shift, T: Word>(
-    core: &mut Core,
-    env: &mut Env<'_>,
-    op: &Op,
-    count: u32,
-) -> Exec<Flow> {
-    let (mut value, place) = core.load_to_modify::<T>(env, op)?;
-    if count != 0 {
-        value = S::apply(&mut core.flags, value, count);
+fn shifted<S: Shift, T: Word>(core: &mut Core, value: T, count: u32) -> T {
+    if count == 0 {
+        value
+    } else {
+        S::apply(&mut core.flags, value, count)
     }
-    core.store_back(env, place, value)?;
-    core.next_after_access(env)
 }
 
 fn memory_by_immediate<S: Shift, T: Word>(
@@ -308,56 +302,49 @@ fn memory_by_immediate<S: Shift, T: Word>(
     env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
-    in_memory::<S, T>(core, env, op, op.imm as u32)
+    with_modified::<T>(core, env, op, |core, op, value| {
+        shifted::<S, T>(core, value, op.imm as u32)
+    })
 }
 
 fn memory_by_cl<S: Shift, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let count = count_in_cl::<T>(core);
-    in_memory::<S, T>(core, env, op, count)
+    with_modified::<T>(core, env, op, |core, _, value| {
+        let count = count_in_cl::<T>(core);
+        shifted::<S, T>(core, value, count)
+    })
 }
 
+/// `value` and the source operand shifted as one.
 #[inline(always)]
-fn double_in_register<S: DoubleShift, T: Word>(core: &mut Core, op: &Op, count: u32) -> Exec<Flow> {
-    let filler = core.reg::<T>(op.src);
-    let mut value = core.reg::<T>(op.dst);
-    if count != 0 {
-        value = S::apply(&mut core.flags, value, filler, count);
+fn double_shifted<S: DoubleShift, T: Word>(core: &mut Core, op: &Op, value: T, count: u32) -> T {
+    if count == 0 {
+        return value;
     }
-    core.set_reg(op.dst, value);
-    Ok(Flow::Next)
+    let filler = core.reg::<T>(op.src);
+    S::apply(&mut core.flags, value, filler, count)
 }
 
 fn double_register_by_immediate<S: DoubleShift, T: Word>(
     core: &mut Core,
-    _: &mut Env<'_>,
+    env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
-    double_in_register::<S, T>(core, op, op.imm as u32)
+    let value = core.reg::<T>(op.dst);
+    let result = double_shifted::<S, T>(core, op, value, op.imm as u32);
+    core.set_reg(op.dst, result);
+    core.next(env, op)
 }
 
 fn double_register_by_cl<S: DoubleShift, T: Word>(
     core: &mut Core,
-    _: &mut Env<'_>,
-    op: &Op,
-) -> Exec<Flow> {
-    let count = count_in_cl::<T>(core);
-    double_in_register::<S, T>(core, op, count)
-}
-
-#[inline(always)]
-fn double_in_memory<S: DoubleShift, T: Word>(
-    core: &mut Core,
     env: &mut Env<'_>,
     op: &Op,
-    count: u32,
 ) -> Exec<Flow> {
-    let (mut value, place) = core.load_to_modify::<T>(env, op)?;
-    if count != 0 {
-        let filler = core.reg::<T>(op.src);
-        value = S::apply(&mut core.flags, value, filler, count);
-    }
-    core.store_back(env, place, value)?;
-    core.next_after_access(env)
+    let value = core.reg::<T>(op.dst);
+    let count = count_in_cl::<T>(core);
+    let result = double_shifted::<S, T>(core, op, value, count);
+    core.set_reg(op.dst, result);
+    core.next(env, op)
 }
 
 fn double_memory_by_immediate<S: DoubleShift, T: Word>(
@@ -365,7 +352,9 @@ fn double_memory_by_immediate<S: DoubleShift, T: Word>(
     env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
-    double_in_memory::<S, T>(core, env, op, op.imm as u32)
+    with_modified::<T>(core, env, op, |core, op, value| {
+        double_shifted::<S, T>(core, op, value, op.imm as u32)
+    })
 }
 
 fn double_memory_by_cl<S: DoubleShift, T: Word>(
@@ -373,6 +362,8 @@ fn double_memory_by_cl<S: DoubleShift, T: Word>(
     env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
-    let count = count_in_cl::<T>(core);
-    double_in_memory::<S, T>(core, env, op, count)
+    with_modified::<T>(core, env, op, |core, op, value| {
+        let count = count_in_cl::<T>(core);
+        double_shifted::<S, T>(core, op, value, count)
+    })
 }

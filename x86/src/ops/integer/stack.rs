@@ -77,6 +77,30 @@ impl Core {
         Ok(value)
     }
 
+    /// Pushes in 64-bit mode if nothing stands in the way; false if it did not.
+    #[inline(always)]
+    pub(super) fn quick_push(&mut self, value: u64) -> bool {
+        let top = self.gpr[usize::from(RSP)].wrapping_sub(8);
+        let done = self.quick_write(top, value);
+        if done {
+            self.gpr[usize::from(RSP)] = top;
+        }
+        done
+    }
+
+    /// The top of the stack in 64-bit mode, if nothing stands in the way.
+    #[inline(always)]
+    pub(super) fn quick_top(&self) -> Option<u64> {
+        self.quick_read(self.gpr[usize::from(RSP)])
+    }
+
+    /// Drops `bytes` from the stack in 64-bit mode.
+    #[inline(always)]
+    pub(super) fn drop64(&mut self, bytes: u64) {
+        let slot = &mut self.gpr[usize::from(RSP)];
+        *slot = slot.wrapping_add(bytes);
+    }
+
     /// Checks a write of `size` bytes at `offset` in the stack segment without making it.
     fn check_stack_write(&mut self, env: &mut Env<'_>, offset: u64, size: u64) -> Exec<()> {
         let linear = self.stack_linear(offset, size, true)?;
@@ -87,28 +111,6 @@ impl Core {
     fn read_stack<T: Word>(&mut self, env: &mut Env<'_>, offset: u64) -> Exec<T> {
         let linear = self.stack_linear(offset, T::BYTES, false)?;
         self.read(env, linear, SEG_SS)
-    }
-
-    /// [`Core::push`] in 64-bit mode.
-    #[inline(always)]
-    pub(super) fn push64(&mut self, env: &mut Env<'_>, value: u64) -> Exec<()> {
-        let top = self.gpr[usize::from(RSP)].wrapping_sub(8);
-        self.write(env, top, SEG_SS, value)?;
-        self.gpr[usize::from(RSP)] = top;
-        Ok(())
-    }
-
-    /// The quadword at the top of the stack in 64-bit mode.
-    #[inline(always)]
-    pub(super) fn top64(&mut self, env: &mut Env<'_>) -> Exec<u64> {
-        self.read(env, self.gpr[usize::from(RSP)], SEG_SS)
-    }
-
-    /// Drops `bytes` from the stack in 64-bit mode.
-    #[inline(always)]
-    pub(super) fn drop64(&mut self, bytes: u64) {
-        let slot = &mut self.gpr[usize::from(RSP)];
-        *slot = slot.wrapping_add(bytes);
     }
 }
 
@@ -174,61 +176,42 @@ fn pop(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<Handler> {
 
 fn push_register64(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.reg::<u64>(op.src);
-    let top = core.gpr[usize::from(RSP)].wrapping_sub(8);
-    if core.quick_write(top, value) {
-        core.gpr[usize::from(RSP)] = top;
-        return core.next(env);
+    if !core.quick_push(value) {
+        return push_register::<u64>(core, env, op);
     }
-    push_register64_slowly(core, env, op)
-}
-
-#[cold]
-#[inline(never)]
-fn push_register64_slowly(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let value = core.reg::<u64>(op.src);
-    core.push64(env, value)?;
-    core.next_after_access(env)
+    core.next(env, op)
 }
 
 fn pop_register64(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let Some(value) = core.quick_read::<u64>(core.gpr[usize::from(RSP)]) else {
-        return pop_register64_slowly(core, env, op);
+    let Some(value) = core.quick_top() else {
+        return pop_register::<u64>(core, env, op);
     };
     core.drop64(8);
     core.set_reg(op.dst, value);
-    core.next(env)
-}
-
-#[cold]
-#[inline(never)]
-fn pop_register64_slowly(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let value = core.top64(env)?;
-    core.drop64(8);
-    core.set_reg(op.dst, value);
-    core.next_after_access(env)
+    core.next(env, op)
 }
 
 fn push_register<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.reg::<T>(op.src);
     core.push(env, value)?;
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
 fn push_immediate<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     core.push(env, T::from64(op.imm))?;
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
 fn push_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.load::<T>(env, op)?;
     core.push(env, value)?;
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
 fn pop_register<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.pop::<T>(env)?;
     core.set_reg(op.dst, value);
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
 /// The destination's address is computed with the stack pointer already moved.
@@ -240,10 +223,10 @@ fn pop_memory<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow
         core.set_reg(RSP, before);
     }
     stored?;
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
-fn push_all<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn push_all<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let mask = core.stack_mask();
     let start = core.reg::<u64>(RSP);
     for element in 1..=8 {
@@ -258,11 +241,11 @@ fn push_all<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
         };
         core.push(env, value)?;
     }
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
 /// The stack pointer's image is read and dropped.
-fn pop_all<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn pop_all<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let mask = core.stack_mask();
     let start = core.reg::<u64>(RSP);
     let mut values = [T::from64(0); 8];
@@ -276,7 +259,7 @@ fn pop_all<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
         }
     }
     core.set_stack_pointer(start.wrapping_add(8 * T::BYTES));
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
 fn enter<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -308,13 +291,13 @@ fn enter<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     }
     core.set_reg(RBP, frame);
     core.set_stack_pointer(end);
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }
 
-fn leave<T: Word>(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn leave<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let top = core.reg::<u64>(RBP) & core.stack_mask();
     let value = core.read_stack::<T>(env, top)?;
     core.set_stack_pointer(top.wrapping_add(T::BYTES));
     core.set_reg(RBP, value);
-    core.next_after_access(env)
+    core.next_after_access(env, op)
 }

@@ -264,7 +264,7 @@ fn with_prefix<I: Iteration, A: Word>(op: &mut Op, bytes: usize) -> Option<Selec
 
 fn once<I: Iteration, A: Word, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     I::step::<A, T>(core, env, op)?;
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 fn repeated<I: Iteration, R: Repetition, A: Word, T: Word>(
