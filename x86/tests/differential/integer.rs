@@ -393,10 +393,17 @@ fn branches() {
             .rip
             .wrapping_add(rng.below(0x200))
             .wrapping_sub(0x100);
-        let target = if rng.chance(5) { rng.value() } else { target };
+        // Whether a wild target or a bad stack is told first is a matter of the processor.
+        let stack = case.before.gpr[4] + case.mode.data_base();
+        let may_be_wild = (DATA + 0x40..DATA + 0x1fc0).contains(&stack);
+        let target = if may_be_wild && rng.chance(5) {
+            rng.value()
+        } else {
+            target
+        };
         let address = match insn.op0_kind() {
             OpKind::Memory => linear_address(insn, case),
-            OpKind::Register if !rng.chance(10) => {
+            OpKind::Register if !(may_be_wild && rng.chance(10)) => {
                 let number = insn.op0_register().full_register().number();
                 if number != 4 {
                     let mask = if case.mode == Mode::Long {
