@@ -11,4 +11,6 @@ pub mod acpi;
 pub mod boot;
 pub mod cpuid;
 pub mod layout;
+pub mod reset_vector;
+pub mod reset_vector;
 pub mod smbios;
