@@ -12,5 +12,4 @@ pub mod boot;
 pub mod cpuid;
 pub mod layout;
 pub mod reset_vector;
-pub mod reset_vector;
 pub mod smbios;

@@ -410,7 +410,6 @@ fn boot(
     arch::acpi::write(ram)?;
     arch::smbios::write(ram)?;
     arch::reset_vector::write(ram)?;
-    arch::reset_vector::write(ram)?;
     cpu.enter_kernel(&entry);
     ram.replaced();
     Ok(cpu)
