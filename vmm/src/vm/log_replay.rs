@@ -89,7 +89,11 @@ pub fn replay(
     }
     console.flush().map_err(ReplayError::Show)?;
     let cpu = replayer.machine.save().cpu;
-    log::debug!("at the end RIP is {:#x}, the registers {:x?}", cpu.rip, cpu.gpr);
+    log::debug!(
+        "at the end RIP is {:#x}, the registers {:x?}",
+        cpu.rip,
+        cpu.gpr
+    );
     Ok(Replayed {
         position: replayer.machine.position(),
         is_complete: is_complete && source.is_whole,
