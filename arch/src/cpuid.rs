@@ -187,7 +187,7 @@ fn hypervisor(leaf: u32) -> CpuidResult {
 fn extended(leaf: u32) -> CpuidResult {
     match leaf {
         0x8000_0000 => registers(MAX_EXTENDED, 0, 0, 0),
-        0x8000_0001 => registers(0, 0, 0, leaf80000001::EDX_V1),
+        0x8000_0001 => registers(0, 0, leaf80000001::ECX_V1, leaf80000001::EDX_V1),
         0x8000_0002..=0x8000_0004 => brand(leaf - 0x8000_0002),
         // ECX: level 2 again: KiB, ways (code 8 is 16), line size.
         0x8000_0006 => registers(0, 0, 1024 << 16 | 8 << 12 | CACHE_LINE, 0),

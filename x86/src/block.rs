@@ -275,3 +275,27 @@ fn mark(bits: &mut [u64; 8], start: u64, length: u64) {
         bits[(granule / 64) as usize] |= 1 << (granule % 64);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_that_is_fed_for_ever_stays_within_its_capacity() {
+        let mut ram = GuestRam::new(1 << 20).expect("RAM can be mapped");
+        let mut cache = BlockCache::new(64 << 10);
+        let op = end_mark();
+        for round in 0..100_000u64 {
+            // The same address over and over, as for an instruction with an alternating tail.
+            let second = Some(0x2000 + 0x1000 * (round % 2));
+            cache.insert(&mut ram, &[op; 3], 8, 0x1ffc, second, CodeSize::Bits64);
+            assert!(cache.arena.len() <= cache.capacity);
+            assert!(cache.blocks.len() <= cache.capacity / 2 + 1);
+            assert!(cache.pages.len() <= 3);
+            let (_, page) = cache.find(0x1ffc, CodeSize::Bits64).expect("it was just added");
+            assert_eq!(page, second);
+        }
+        let listed: usize = cache.pages.values().map(|page| page.blocks.len()).sum();
+        assert!(listed <= 2 * cache.blocks.len());
+    }
+}

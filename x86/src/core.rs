@@ -108,8 +108,10 @@ pub struct Core {
     pub(crate) bus_used: bool,
     /// Current privilege level.
     pub(crate) cpl: u8,
-    /// Limit of CS when the code epoch last took note of it.
-    code_limit: u32,
+    /// The running access is the CPU's own (descriptor tables, TSS, frames), not the program's.
+    pub(crate) implicit: bool,
+    /// Base and limit of CS when the code epoch last took note of them.
+    code_extent: (u64, u32),
     /// Which code the CPU executes; derived from CS and EFER.
     pub(crate) code_size: CodeSize,
     /// Steps at the start of the running block (REP handlers add their extra iterations).
@@ -158,6 +160,8 @@ pub struct Core {
     /// The running instruction makes no single-step trap.
     pub(crate) trap_suppressed: bool,
     pub(crate) pending_debug: u64,
+    /// `pending_debug` before the running instruction: what it notes is lost if it faults.
+    pub(crate) held_debug: u64,
     pub(crate) nmi_pending: bool,
     pub(crate) nmi_blocked: bool,
     pub(crate) halted: bool,
@@ -271,6 +275,12 @@ impl Core {
         }
     }
 
+    /// Linear address of the next instruction.
+    pub(crate) fn linear_ip(&self) -> u64 {
+        let linear = self.rip.wrapping_add(self.seg_base[1]);
+        if self.in_64bit() { linear } else { linear & 0xffff_ffff }
+    }
+
     /// Target of a direct near branch of `bits` operand size (16, 32, 64): `op.imm` is relative to
     /// the start of the block.
     #[inline(always)]
@@ -322,15 +332,17 @@ impl Core {
         } else {
             CodeSize::Bits16
         };
-        // Runs are remembered only if they lie within the code segment: another limit, another epoch.
-        if self.code_limit != cs.limit {
-            self.code_limit = cs.limit;
-            self.mmu.code_epoch += 1;
-        }
         let long = self.code_size == CodeSize::Bits64;
         for slot in 0..6 {
             let keeps_base = !long || slot >= 4;
             self.seg_base[slot] = if keeps_base { self.segments[slot].base } else { 0 };
+        }
+        // Runs are remembered by linear address, and only if they lie within the code segment:
+        // another base or limit, another epoch.
+        let extent = (self.seg_base[1], cs.limit);
+        if self.code_extent != extent {
+            self.code_extent = extent;
+            self.mmu.code_epoch += 1;
         }
         self.select_tlb();
     }
@@ -361,7 +373,8 @@ impl Core {
             attention: true,
             bus_used: false,
             cpl: 0,
-            code_limit: 0,
+            implicit: false,
+            code_extent: (0, 0),
             code_size: CodeSize::Bits16,
             steps: state.steps,
             rep_steps: state.rep_steps,
@@ -393,6 +406,7 @@ impl Core {
             fresh_resume: false,
             trap_suppressed: false,
             pending_debug: state.pending_debug,
+            held_debug: 0,
             nmi_pending: state.nmi_pending,
             nmi_blocked: state.nmi_blocked,
             halted: state.halted,

@@ -192,7 +192,6 @@ impl Cpu {
         if core.pending_debug != 0 && !core.ss_shadow {
             let cause = std::mem::take(&mut core.pending_debug);
             core.dr6 |= cause;
-            core.dr7 &= !(1 << 13);
             core.halted = false;
             core.deliver(env, Event::Trap(Fault::DEBUG));
             return true;
@@ -228,12 +227,12 @@ impl Cpu {
     /// Executes one instruction (or REP iteration) and what belongs to its end.
     fn execute_carefully(&mut self, env: &mut Env<'_>) {
         let core = &mut self.core;
-        if core.watches_execution() && !core.flags.has(flags::RF) {
-            let linear = core.rip.wrapping_add(core.seg_base[1]);
-            let hits = core.execution_hits(linear);
+        // The shadow of a load of SS hides an instruction breakpoint, as RF does.
+        if core.watches_execution() && !core.flags.has(flags::RF) && !core.ss_shadow {
+            let hits = core.execution_hits(core.linear_ip());
             if hits != 0 {
                 core.dr6 |= hits;
-                core.deliver(env, Event::Fault(Fault::DEBUG));
+                core.deliver(env, Event::Trap(Fault::DEBUG));
                 return;
             }
         }
@@ -241,8 +240,11 @@ impl Cpu {
         let (sti, ss) = (core.sti_shadow, core.ss_shadow);
         let resume = core.flags.has(flags::RF);
         let limit = core.steps_limit;
-        // A REP iteration is a step of its own here.
-        core.steps_limit = core.steps + 1;
+        if stepping || sti || ss {
+            // What happens between instructions happens between REP iterations.
+            core.steps_limit = core.steps + 1;
+        }
+        core.held_debug = core.pending_debug;
         core.trap_suppressed = false;
         core.fresh_sti_shadow = false;
         core.fresh_ss_shadow = false;
@@ -253,6 +255,7 @@ impl Cpu {
         };
         let core = &mut self.core;
         core.steps_limit = limit;
+        core.held_debug = 0;
         core.attention = true;
         // A shadow lasts for one instruction; one that this instruction set is fresh.
         if sti && !core.fresh_sti_shadow {
@@ -264,7 +267,8 @@ impl Cpu {
         if done == Done::Retired && resume && !core.fresh_resume {
             core.flags.system &= !flags::RF;
         }
-        if done != Done::Faulted && stepping && !core.trap_suppressed {
+        // A load of SS swallows its own single-step trap.
+        if done != Done::Faulted && stepping && !core.trap_suppressed && !core.fresh_ss_shadow {
             core.pending_debug |= DR6_STEP;
         }
     }
@@ -378,6 +382,8 @@ impl Cpu {
             Ok(Flow::Next | Flow::Leave) => core.rip = core.next_rip(op),
             Ok(Flow::Jump) => {}
             Ok(Flow::Repeat) => {
+                // A frame pushed between two iterations says that the instruction has begun.
+                core.flags.system |= flags::RF;
                 core.rip = core.rip_of(op);
                 core.steps += before + 1;
                 return Done::Repeating;
@@ -385,6 +391,7 @@ impl Cpu {
             Err(Raised) => {
                 core.rip = core.rip_of(op);
                 core.steps += before;
+                core.pending_debug = core.held_debug;
                 let fault = core.fault;
                 core.deliver(env, Event::Fault(fault));
                 return Done::Faulted;
@@ -414,34 +421,64 @@ impl Cpu {
     fn find(&mut self, env: &mut Env<'_>) -> Exec<Run> {
         let core = &mut self.core;
         let unwrapped = core.rip.wrapping_add(core.seg_base[1]);
-        let linear = if core.long_mode() { unwrapped } else { unwrapped & 0xffff_ffff };
+        let linear = core.linear_ip();
         if core.in_64bit() && !canonical(linear) {
             return core.raise(Fault::protection(0));
         }
         if !core.in_64bit() && core.rip > u64::from(core.segments[1].limit) {
             return core.raise(Fault::protection(0));
         }
-        let physical = core.translate_fetch(env.ram, linear)?;
-        let size = core.code_size;
+        let physical = self.translate_code(env, linear)?;
+        let size = self.core.code_size;
         let run = match self.cache.find(physical, size) {
             Some((run, None)) => run,
             Some((run, Some(page))) => {
-                // The tail's page is translated each time: it may have changed.
-                let tail = (linear | 0xfff).wrapping_add(1);
-                if self.core.translate_fetch(env.ram, tail)? == page {
-                    return self.limited(env, run);
+                // The tail's page is translated each time: it may have changed. The walk may have
+                // changed the bytes.
+                let tail = self.translate_tail(env, linear)?;
+                match self.cache.find(physical, size) {
+                    Some((same, Some(_))) if tail == page => return self.limited(env, same),
+                    _ => {}
                 }
-                return self.build(env, linear, physical, size);
+                debug_assert_eq!(run.count, 1, "what crosses is alone");
+                let run = self.build(env, linear, physical, size)?;
+                return self.limited(env, run);
             }
             None => self.build(env, linear, physical, size)?,
         };
-        let run = self.limited(env, run)?;
         let crosses = (physical & 0xfff) + u64::from(run.bytes) > 4096;
-        if !crosses && env.ram.page_index(physical).is_some() {
+        let whole = self.core.in_64bit() || self.within_limit(run);
+        let run = self.limited(env, run)?;
+        if !crosses && whole && env.ram.page_index(physical).is_some() {
             let key = self.jump_key();
             self.cache.remember_jump(unwrapped, key, run);
         }
         Ok(run)
+    }
+
+    /// Translates a fetch. If the walk's accessed bits fell on code, stale blocks are gone after it.
+    fn translate_code(&mut self, env: &mut Env<'_>, linear: u64) -> Exec<u64> {
+        let physical = self.core.translate_fetch(env.ram, linear)?;
+        if env.ram.has_touched() {
+            self.follow_writes(env.ram);
+        }
+        Ok(physical)
+    }
+
+    /// Physical page of the bytes after the page of `linear`, for an instruction that crosses.
+    fn translate_tail(&mut self, env: &mut Env<'_>, linear: u64) -> Exec<u64> {
+        let first = 4096 - (linear & 0xfff);
+        let tail = (linear | 0xfff).wrapping_add(1);
+        if self.core.in_64bit() {
+            if !canonical(tail) {
+                return self.core.raise(Fault::protection(0));
+            }
+            return self.translate_code(env, tail);
+        }
+        if self.core.rip + first > u64::from(self.core.segments[1].limit) {
+            return self.core.raise(Fault::protection(0));
+        }
+        self.translate_code(env, tail & 0xffff_ffff)
     }
 
     /// Cuts a run down to what lies within the code segment.
@@ -514,15 +551,7 @@ impl Cpu {
         size: CodeSize,
     ) -> Exec<Run> {
         let first = (4096 - (physical & 0xfff)) as usize;
-        let tail = (linear | 0xfff).wrapping_add(1);
-        if !self.core.in_64bit() && self.core.rip + first as u64 > u64::from(self.core.segments[1].limit) {
-            return self.core.raise(Fault::protection(0));
-        }
-        if self.core.in_64bit() && !canonical(tail) {
-            return self.core.raise(Fault::protection(0));
-        }
-        let tail = if self.core.long_mode() { tail } else { tail & 0xffff_ffff };
-        let second = self.core.translate_fetch(env.ram, tail)?;
+        let second = self.translate_tail(env, linear)?;
         let mut window = [0xff; LONGEST];
         let head = first.min(LONGEST);
         env.ram.read(physical, &mut window[..head]).expect("the first page is RAM");

@@ -81,6 +81,10 @@ pub(super) mod leaf7 {
 
 /// Leaf 0x80000001.
 pub(super) mod leaf80000001 {
+    /// LAHF and SAHF in 64-bit mode.
+    const LAHF_LM: u32 = 1 << 0;
+    pub(in crate::cpuid) const ECX_V1: u32 = LAHF_LM;
+
     const SYSCALL: u32 = 1 << 11;
     const NX: u32 = 1 << 20;
     const PAGES_1G: u32 = 1 << 26;

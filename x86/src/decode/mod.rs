@@ -54,7 +54,7 @@ pub(crate) fn decode(bytes: &[u8], offset: u16, size: CodeSize) -> Decoded {
     match decoder.last_error() {
         DecoderError::None => {}
         DecoderError::NoMoreBytes if bytes.len() < LONGEST => return Decoded::Short,
-        DecoderError::NoMoreBytes => return failing(offset, too_long),
+        _ if is_too_long(bytes, bits) => return failing(offset, too_long),
         _ => return failing(offset, undefined),
     }
     let mut op = blank(offset, undefined);
@@ -75,6 +75,27 @@ pub(crate) fn decode(bytes: &[u8], offset: u16, size: CodeSize) -> Decoded {
         }
     }
     failing(offset, undefined)
+}
+
+/// True if an instruction that could not be decoded goes on beyond its fifteenth byte. iced-x86
+/// calls that invalid; but without one of the prefixes that it has twice, it wants more bytes.
+fn is_too_long(bytes: &[u8], bits: u32) -> bool {
+    let Some(window) = bytes.first_chunk::<LONGEST>() else { return false };
+    let is_prefix = |byte: &u8| match byte {
+        0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3 => true,
+        0x40..=0x4f => bits == 64,
+        _ => false,
+    };
+    let count = window.iter().take_while(|byte| is_prefix(byte)).count();
+    let prefixes = &window[..count];
+    let Some(twice) = (0..count).find(|&i| prefixes[i + 1..].contains(&prefixes[i])) else {
+        return false;
+    };
+    let mut rest = window.to_vec();
+    rest.remove(twice);
+    let mut decoder = Decoder::new(bits, &rest, DecoderOptions::NONE);
+    decoder.decode();
+    decoder.last_error() == DecoderError::NoMoreBytes
 }
 
 /// The mark that follows every run.

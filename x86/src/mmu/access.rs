@@ -9,7 +9,7 @@
 
 #![allow(unsafe_code)]
 
-use memory::{GuestRam, PAGE_SIZE};
+use memory::{GuestRam, PAGE_SIZE, Write};
 
 use super::walk::{Asker, Mode};
 use super::{Access, Paging, SET_NONE, SET_SUPERVISOR, SET_SUPERVISOR_OVERRIDE, SET_USER, walk};
@@ -378,16 +378,24 @@ impl Core {
         f: impl FnOnce(&mut Core) -> Exec<T>,
     ) -> Exec<T> {
         let set = self.mmu.tlb.selected();
+        let outer = std::mem::replace(&mut self.implicit, true);
         let smap = self.cr4 & cr4::SMAP != 0;
-        self.mmu.tlb.select(if smap { SET_SUPERVISOR } else { SET_SUPERVISOR_OVERRIDE });
+        self.mmu.tlb.select(if self.watches_data() {
+            SET_NONE
+        } else if smap {
+            SET_SUPERVISOR
+        } else {
+            SET_SUPERVISOR_OVERRIDE
+        });
         let result = f(self);
         self.mmu.tlb.select(set);
+        self.implicit = outer;
         result
     }
 
-    /// True if #AC is possible.
+    /// True if #AC is possible. Implicit accesses are those of a supervisor.
     pub(crate) fn checks_alignment(&self) -> bool {
-        self.cpl == 3 && self.cr0 & cr0::AM != 0 && self.flags.has(flags::AC)
+        !self.implicit && self.cpl == 3 && self.cr0 & cr0::AM != 0 && self.flags.has(flags::AC)
     }
 
     /// True if a data breakpoint is armed.
@@ -396,13 +404,17 @@ impl Core {
     }
 
     fn wrap_linear(&self, linear: u64) -> u64 {
-        if self.long_mode() { linear } else { linear & 0xffff_ffff }
+        if self.in_64bit() || (self.long_mode() && self.implicit) {
+            linear
+        } else {
+            linear & 0xffff_ffff
+        }
     }
 
     /// Canonical form and alignment.
     fn check_linear(&mut self, linear: u64, size: usize, seg: u8) -> Exec<()> {
         let last = linear.wrapping_add(size as u64 - 1);
-        if self.in_64bit() && (!canonical(linear) || !canonical(last)) {
+        if self.long_mode() && (!canonical(linear) || !canonical(last)) {
             return self.raise(if seg == SEG_SS {
                 Fault::stack(0)
             } else {
@@ -462,25 +474,34 @@ impl Core {
                     self.mmio_write(env, physical, bytes);
                 } else if env.ram.has_touched() {
                     self.attention = true;
+                    // What the store made stale must not serve the rest of the instruction.
+                    let length = bytes.len() as u32;
+                    self.mmu.table_written(env.ram, Write { address: physical, length });
                 }
             }
         }
     }
 
-    fn mmio_read(&mut self, env: &mut Env<'_>, physical: u64, bytes: &mut [u8]) {
+    /// A device may have stored to page tables: nothing cached serves the rest of the instruction.
+    pub(crate) fn follow_device(&mut self, ram: &mut GuestRam) {
         self.attention = true;
         self.bus_used = true;
+        if ram.has_touched() {
+            self.mmu.flush(ram);
+        }
+    }
+
+    fn mmio_read(&mut self, env: &mut Env<'_>, physical: u64, bytes: &mut [u8]) {
         let at = self.progress();
         for (address, range) in mmio_parts(physical, bytes.len()) {
             let size = range.len();
             let value = env.bus.mmio_read(env.ram, at, address, size as u8);
             bytes[range].copy_from_slice(&value.to_le_bytes()[..size]);
         }
+        self.follow_device(env.ram);
     }
 
     fn mmio_write(&mut self, env: &mut Env<'_>, physical: u64, bytes: &[u8]) {
-        self.attention = true;
-        self.bus_used = true;
         let at = self.progress();
         for (address, range) in mmio_parts(physical, bytes.len()) {
             let size = range.len();
@@ -488,6 +509,7 @@ impl Core {
             value[..size].copy_from_slice(&bytes[range]);
             env.bus.mmio_write(env.ram, at, address, size as u8, u64::from_le_bytes(value));
         }
+        self.follow_device(env.ram);
     }
 
     // ---- translation -----------------------------------------------------------------------
@@ -523,8 +545,9 @@ impl Core {
             SET_SUPERVISOR => Asker { user: false, override_smap: false },
             SET_SUPERVISOR_OVERRIDE => Asker { user: false, override_smap: true },
             _ => Asker {
-                user: self.cpl == 3,
-                override_smap: self.cr4 & cr4::SMAP == 0 || self.flags.has(flags::AC),
+                user: self.cpl == 3 && !self.implicit,
+                override_smap: self.cr4 & cr4::SMAP == 0
+                    || (self.flags.has(flags::AC) && !self.implicit),
             },
         };
         let outcome = walk(ram, &self.paging(), linear, access, asker);
@@ -532,7 +555,7 @@ impl Core {
         match outcome {
             Ok(found) => {
                 if set != SET_NONE {
-                    self.mmu.fill(ram, set, linear, &found, access);
+                    self.attention |= self.mmu.fill(ram, set, linear, &found, access);
                 }
                 Ok(found.physical)
             }
@@ -553,7 +576,7 @@ impl Core {
         self.attention |= ram.has_touched();
         match outcome {
             Ok(found) => {
-                self.mmu.fill(ram, set, linear, &found, Access::Fetch);
+                self.attention |= self.mmu.fill(ram, set, linear, &found, Access::Fetch);
                 Ok(found.physical)
             }
             Err(error) => self.raise(Fault::page(linear, error)),

@@ -103,7 +103,8 @@ impl Mmu {
         }
     }
 
-    /// Caches a translation for the selected rights.
+    /// Caches a translation for the selected rights. True if that made room by forgetting all
+    /// others: the running block must end, since the code it came from is no longer tracked.
     ///
     /// `set` is the TLB set, `linear` any address in the page.
     pub(crate) fn fill(
@@ -113,10 +114,14 @@ impl Mmu {
         linear: u64,
         found: &Translation,
         access: Access,
-    ) {
-        let Some(index) = ram.page_index(found.physical) else { return };
+    ) -> bool {
+        let Some(index) = ram.page_index(found.physical) else { return false };
+        let full = self.tables.is_full();
+        if full {
+            self.flush(ram);
+        }
         if !self.track(ram, linear, found, access == Access::Fetch) {
-            return;
+            return full;
         }
         let host = ram.page_pointer(found.physical).expect("page is RAM").as_ptr() as usize;
         let page = linear & !(PAGE_SIZE - 1);
@@ -133,6 +138,7 @@ impl Mmu {
                 }
             }
         }
+        full
     }
 
     /// Tracks the entries of a walk; false if that is impossible and nothing may be cached.

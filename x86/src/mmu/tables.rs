@@ -38,6 +38,9 @@ pub(crate) enum Stale {
     Everything,
 }
 
+/// Most pages of paging structures that are tracked at a time.
+const MOST_PAGES: usize = 16_384;
+
 /// One page of paging structures.
 struct TablePage {
     /// Page index in RAM.
@@ -60,6 +63,11 @@ pub(crate) struct Tables {
 impl Tables {
     pub(crate) fn new() -> Tables {
         Tables { pages: BTreeMap::new() }
+    }
+
+    /// True if there is no room for the entries of another walk.
+    pub(crate) fn is_full(&self) -> bool {
+        self.pages.len() + 4 > MOST_PAGES
     }
 
     /// Remembers the entry at physical `address` (`entry_bytes` long, 4 or 8) in RAM page `index`.
@@ -120,5 +128,23 @@ impl Tables {
             ram.remove_watch(*page as usize, WATCH_TABLE);
         }
         self.pages.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tracked_pages_have_a_bound() {
+        let mut ram = GuestRam::new(1 << 20).expect("RAM can be mapped");
+        let mut tables = Tables::new();
+        for page in 0..MOST_PAGES {
+            assert_eq!(tables.is_full(), page + 4 > MOST_PAGES);
+            tables.remember(page, page as u64 * 4096, Role::Upper, 8);
+        }
+        tables.pages.retain(|&page, _| (page as usize) < ram.pages());
+        tables.clear(&mut ram);
+        assert!(!tables.is_full());
     }
 }

@@ -20,7 +20,6 @@ const CR4_KNOWN: u64 = cr4::VME
     | cr4::DE
     | cr4::PSE
     | cr4::PAE
-    | cr4::MCE
     | cr4::PGE
     | cr4::PCE
     | cr4::OSFXSR
@@ -214,7 +213,7 @@ fn write_dr(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
         6 | 7 if value >> 32 != 0 => return core.raise(Fault::protection(0)),
         6 => core.dr6 = (value & 0xe00f) | DR6_CLEAR,
         7 => {
-            core.dr7 = (value & 0xffff_2bff) | DR7_CLEAR;
+            core.dr7 = (value & 0xffff_23ff) | DR7_CLEAR;
             core.select_tlb();
             // Pages that were cached before may hold a watched address: the selected set is empty
             // while data breakpoints are armed, so nothing is to be dropped.
@@ -227,9 +226,11 @@ fn write_dr(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
 impl Core {
     /// Writes CR0 with all that depends on it.
     pub(crate) fn write_cr0(&mut self, ram: &mut GuestRam, value: u64) -> Exec<()> {
-        let value = (value & CR0_KNOWN & 0xffff_ffff) | cr0::ET;
+        let above = value >> 32 != 0;
+        let value = (value & CR0_KNOWN) | cr0::ET;
         let paging = value & cr0::PG != 0;
-        let invalid = (paging && value & cr0::PE == 0)
+        let invalid = above
+            || (paging && value & cr0::PE == 0)
             || (value & cr0::NW != 0 && value & cr0::CD == 0)
             || (!paging && self.in_64bit());
         if invalid {

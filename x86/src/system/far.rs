@@ -168,9 +168,7 @@ impl Core {
     ) -> Exec<Flow> {
         let offset = truncate(offset, op.aux);
         if !self.protected() || self.v8086() {
-            if offset > 0xffff_ffff {
-                return self.raise(Fault::protection(0));
-            }
+            self.check_real_target(offset)?;
             if call {
                 let cs = u64::from(self.segments[usize::from(SEG_CS)].selector);
                 let frame = [cs, self.next_rip(op)];
@@ -220,6 +218,12 @@ impl Core {
         self.mode_changed();
         self.attention = true;
         Ok(Flow::Jump)
+    }
+
+    /// The target lies within the limit that CS keeps in real and virtual-8086 mode.
+    fn check_real_target(&mut self, offset: u64) -> Exec<()> {
+        let limit = if self.v8086() { 0xffff } else { self.segments[usize::from(SEG_CS)].limit };
+        if offset > u64::from(limit) { self.raise(Fault::protection(0)) } else { Ok(()) }
     }
 
     /// The target lies in the segment, or is canonical in 64-bit mode.
@@ -383,6 +387,7 @@ impl Core {
         let rip = self.stack_slot(env, width, 0)?;
         let cs = self.stack_slot(env, width, 1)? as u16;
         if !self.protected() || self.v8086() {
+            self.check_real_target(rip)?;
             self.set_stack_pointer(self.gpr[4].wrapping_add(2 * width + op.imm));
             self.load_real_code(cs);
             self.rip = rip;
@@ -502,6 +507,7 @@ impl Core {
         let cs = self.stack_slot(env, width, 1)? as u16;
         let image = self.stack_slot(env, width, 2)?;
         if !self.protected() || self.v8086() {
+            self.check_real_target(rip)?;
             self.set_stack_pointer(self.gpr[4].wrapping_add(3 * width));
             self.load_real_code(cs);
             self.rip = rip;

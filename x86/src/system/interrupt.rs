@@ -18,9 +18,9 @@ use crate::word::Word;
 /// Something to deliver at a boundary.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
-    /// An exception whose saved RIP is the instruction itself.
+    /// An exception whose saved RIP is the instruction itself, with RF set in the saved flags.
     Fault(Fault),
-    /// An exception after an instruction.
+    /// An exception after an instruction, or an instruction breakpoint: RF is saved as it is.
     Trap(Fault),
     /// An external interrupt or NMI.
     External(u8),
@@ -65,10 +65,7 @@ impl Core {
                 image |= flags::RF;
                 (fault, false)
             }
-            Event::Trap(fault) => {
-                image &= !flags::RF;
-                (fault, false)
-            }
+            Event::Trap(fault) => (fault, false),
             Event::External(vector) => (Fault { vector, error: None, address: 0 }, true),
         };
         let mut first_external = external;
@@ -87,6 +84,9 @@ impl Core {
                 break;
             }
             let second = self.fault;
+            if second.vector == 14 {
+                self.cr2 = second.address;
+            }
             let doubles = !first_external
                 && ((contributory(fault.vector) && contributory(second.vector))
                     || (fault.vector == 14 && (contributory(second.vector) || second.vector == 14)));
@@ -133,6 +133,10 @@ impl Core {
             self.enter_long(env, entry, &gate, &mut code, inner, ext)?;
         } else {
             self.enter_legacy(env, entry, &gate, &mut code, inner, ext)?;
+        }
+        if entry.vector == 1 && !entry.software {
+            // The handler may touch the debug registers.
+            self.dr7 &= !(1 << 13);
         }
         let interrupt_gate = gate.kind & 1 == 0;
         self.flags.system &= !(flags::TF | flags::NT | flags::RF | flags::VM);
@@ -323,10 +327,10 @@ impl Core {
             }
             let linear = stack.base.wrapping_add(esp) & 0xffff_ffff;
             self.as_privilege(cpl, |core| {
-                if width == 4 {
-                    core.write::<u32>(env, linear, SEG_NONE, u32::from64(value))
-                } else {
-                    core.write::<u16>(env, linear, SEG_NONE, u16::from64(value))
+                match width {
+                    2 => core.write::<u16>(env, linear, SEG_NONE, u16::from64(value)),
+                    4 => core.write::<u32>(env, linear, SEG_NONE, u32::from64(value)),
+                    _ => core.write::<u64>(env, linear, SEG_NONE, value),
                 }
             })?;
         }

@@ -55,9 +55,7 @@ fn hlt(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
 }
 
 fn set_ac<const SET: bool>(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
-    if !core.protected() || core.v8086() {
-        return core.raise(Fault::UNDEFINED);
-    }
+    // Virtual-8086 mode is level 3.
     if core.cpl != 0 {
         return core.raise(Fault::UNDEFINED);
     }

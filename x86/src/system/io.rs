@@ -133,19 +133,18 @@ fn set_masked(register: &mut u64, value: u64, mask: u64) {
 
 impl Core {
     fn port_read<T: Word>(&mut self, env: &mut Env<'_>, port: u16) -> T {
-        self.attention = true;
-        self.bus_used = true;
         self.note_port_access(port, T::BYTES as u8);
         let at = self.progress();
-        T::from64(u64::from(env.bus.io_read(env.ram, at, port, T::BYTES as u8)))
+        let value = env.bus.io_read(env.ram, at, port, T::BYTES as u8);
+        self.follow_device(env.ram);
+        T::from64(u64::from(value))
     }
 
     fn port_write<T: Word>(&mut self, env: &mut Env<'_>, port: u16, value: T) {
-        self.attention = true;
-        self.bus_used = true;
         self.note_port_access(port, T::BYTES as u8);
         let at = self.progress();
         env.bus.io_write(env.ram, at, port, T::BYTES as u8, value.to64() as u32);
+        self.follow_device(env.ram);
     }
 
     /// IOPL, or the permission bitmap of the TSS.

@@ -23,8 +23,6 @@ const IA32_ARCH_CAPABILITIES: u32 = 0x10a;
 const IA32_SYSENTER_CS: u32 = 0x174;
 const IA32_SYSENTER_ESP: u32 = 0x175;
 const IA32_SYSENTER_EIP: u32 = 0x176;
-const IA32_MCG_CAP: u32 = 0x179;
-const IA32_MCG_STATUS: u32 = 0x17a;
 const IA32_MISC_ENABLE: u32 = 0x1a0;
 const MTRR_VARIABLE: std::ops::RangeInclusive<u32> = 0x200..=0x20f;
 const MTRR_FIXED: [u32; 11] =
@@ -93,8 +91,6 @@ impl Core {
             IA32_SYSENTER_CS => msr.sysenter_cs,
             IA32_SYSENTER_ESP => msr.sysenter_esp,
             IA32_SYSENTER_EIP => msr.sysenter_eip,
-            IA32_MCG_CAP => 0,
-            IA32_MCG_STATUS => msr.mcg_status,
             IA32_MISC_ENABLE => msr.misc_enable,
             IA32_PAT => msr.pat,
             IA32_MTRR_DEF_TYPE => msr.mtrr_default,
@@ -131,12 +127,6 @@ impl Core {
             IA32_SYSENTER_CS => msr.sysenter_cs = value & 0xffff_ffff,
             IA32_SYSENTER_ESP => msr.sysenter_esp = canonical_value(value)?,
             IA32_SYSENTER_EIP => msr.sysenter_eip = canonical_value(value)?,
-            IA32_MCG_STATUS => {
-                if value != 0 {
-                    return None;
-                }
-                msr.mcg_status = 0;
-            }
             // Fast strings may be switched; nothing else that can be written is there.
             IA32_MISC_ENABLE => msr.misc_enable = (msr.misc_enable & !1) | (value & 1),
             IA32_PAT => {

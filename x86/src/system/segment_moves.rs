@@ -149,6 +149,5 @@ fn load_pointer(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
         4 => core.set_reg::<u32>(op.dst, offset as u32),
         _ => core.set_reg::<u64>(op.dst, offset),
     }
-    shadow(core, op.src);
     Ok(Flow::Leave)
 }

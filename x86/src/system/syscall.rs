@@ -10,6 +10,7 @@ use crate::fault::{Exec, Fault};
 use crate::flags;
 use crate::op::{CodeSize, Flow, Op, SEG_CS, SEG_GS, SEG_SS, Selected};
 use crate::state::{RIGHTS_BIG, RIGHTS_GRANULAR, RIGHTS_LONG, RIGHTS_PRESENT, Segment};
+use crate::system::debug::DR6_STEP;
 
 /// Names the handler.
 pub(crate) fn select(insn: &Instruction, _: &mut Op, _: CodeSize) -> Option<Selected> {
@@ -59,7 +60,17 @@ fn syscall(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let selector = (core.msr.star >> 32) as u16 & !3;
     let stack = flat_stack(selector.wrapping_add(8), 0);
     enter_level(core, 0, flat_code(selector, 0, true), stack);
+    step_as_told(core);
     Ok(Flow::Jump)
+}
+
+/// The single-step trap of SYSCALL and SYSRET follows the new TF, so that a kernel can mask it
+/// with IA32_FMASK, and user code goes on stepping after the call.
+fn step_as_told(core: &mut Core) {
+    core.trap_suppressed = true;
+    if core.flags.has(flags::TF) {
+        core.pending_debug |= DR6_STEP;
+    }
 }
 
 fn sysret<const LONG: bool>(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
@@ -75,6 +86,7 @@ fn sysret<const LONG: bool>(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Fl
     let code = if LONG { base.wrapping_add(16) } else { base } | 3;
     let stack = flat_stack(base.wrapping_add(8) | 3, 3);
     enter_level(core, 3, flat_code(code, 3, LONG), stack);
+    step_as_told(core);
     Ok(Flow::Jump)
 }
 
