@@ -193,7 +193,8 @@ impl<'a> Chain<'a> {
     pub fn offer(&mut self) -> Outcome<()> {
         self.started += 1;
         let name = format!("host-{}", self.started);
-        let place = self.ground.places()[(self.started as usize + 1) % 2].clone();
+        let [first, second] = self.ground.places();
+        let place = if self.primary.place() == &first { second } else { first };
         let port = free_port(&place)?;
         let mut backup = Vmm::start_at(
             self.installation,
