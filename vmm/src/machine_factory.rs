@@ -5,6 +5,7 @@
 //!
 //! Invariant: a machine that is built here obeys the whole of [`crate::control::Vm`].
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::authority;
@@ -121,11 +122,16 @@ impl VmFactory for MachineFactory {
 pub fn replay(log: &std::path::Path, options: &MachineOptions) -> Result<String, VmError> {
     options.engine.check()?;
     let cache_bytes = usize::try_from(options.code_cache_size).unwrap_or(usize::MAX);
-    let mut console = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut console = WholeLines::new(std::io::BufWriter::new(std::io::stdout().lock()));
     let replayed = log_replay::replay(log, cache_bytes, &mut console);
     let replayed = replayed.map_err(|source| VmError::Because {
         what: "replay the log",
         source: Box::new(source),
+    })?;
+    // The digest stands on a line of its own.
+    console.end_line().map_err(|source| VmError::Host {
+        what: "write to standard output",
+        source,
     })?;
     if !replayed.is_complete {
         log::warn!(
@@ -139,4 +145,40 @@ pub fn replay(log: &std::path::Path, options: &MachineOptions) -> Result<String,
         replayed.digests
     );
     Ok(replayed.digest)
+}
+
+/// Text that remembers whether its last line is whole.
+struct WholeLines<W> {
+    inner: W,
+    is_whole: bool,
+}
+
+impl<W: Write> WholeLines<W> {
+    fn new(inner: W) -> Self {
+        WholeLines {
+            inner,
+            is_whole: true,
+        }
+    }
+
+    fn end_line(&mut self) -> io::Result<()> {
+        if !self.is_whole {
+            self.write_all(b"\n")?;
+        }
+        self.flush()
+    }
+}
+
+impl<W: Write> Write for WholeLines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.inner.write(bytes)?;
+        if let Some(last) = bytes[..length].last() {
+            self.is_whole = *last == b'\n';
+        }
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }

@@ -376,17 +376,58 @@ fn a_backup_takes_over_when_it_is_told_to() {
     backup.wait_for(FtState::Unprotected);
     assert_eq!(primary.info().state, FtState::Halted);
     backup.wait_for_lines(20);
-    // A guest that is paused stays paused.
-    let next = site.protect(&backup);
-    backup.ask(Request::VmPause);
-    clock::sleep_until_ns(clock::monotonic_ns() + 100_000_000);
+}
+
+#[test]
+fn a_guest_that_is_paused_stays_paused() {
+    let site = Site::new();
+    let mut primary = site.boot(None);
+    primary.wait_for_lines(5);
+    for is_protected_first in [true, false] {
+        let early = is_protected_first.then(|| site.protect(&primary));
+        primary.ask(Request::VmPause);
+        let backup = early.unwrap_or_else(|| site.protect(&primary));
+        clock::sleep_until_ns(clock::monotonic_ns() + 200_000_000);
+        let shown = primary.shown();
+        primary.crash();
+        backup.wait_for(FtState::Unprotected);
+        assert_eq!(backup.state(), VmState::Paused);
+        // Bytes that may not have left are shown again; no new ones are made.
+        clock::sleep_until_ns(clock::monotonic_ns() + 200_000_000);
+        assert!(backup.shown().lines().last() == shown.lines().last());
+        backup.ask(Request::VmResume);
+        backup.wait_for_lines(10);
+        primary = backup;
+    }
+}
+
+#[test]
+fn without_an_answer_of_the_arbiter_nobody_goes_on() {
+    let site = Site::new();
+    let primary = site.boot(None);
+    let shared = site.path("shared");
+    std::fs::create_dir(&shared).unwrap();
+    let (backup, peer) = site.receive();
+    primary.ask(Request::FtEnable(FtEnableConfig {
+        peer,
+        lease: Some(Lease::File(shared.join("flag"))),
+        insecure: false,
+        detection_timeout_ms: 1000,
+    }));
+    primary.wait_for(FtState::Protected);
+    backup.wait_for(FtState::Replaying);
+    primary.wait_for_lines(10);
+    std::fs::rename(&shared, site.path("elsewhere")).unwrap();
+    primary.crash();
+    wait_until("waiting", || backup.info().state == FtState::Waiting);
     let shown = backup.shown();
-    backup.crash();
-    next.wait_for(FtState::Unprotected);
-    assert_eq!(next.state(), VmState::Paused);
-    next.ask(Request::VmResume);
-    next.wait_for_lines(10);
-    assert!(next.shown().len() > shown.len());
+    clock::sleep_until_ns(clock::monotonic_ns() + 700_000_000);
+    assert_eq!(backup.info().state, FtState::Waiting);
+    assert_eq!(backup.shown(), shown);
+    std::fs::rename(site.path("elsewhere"), &shared).unwrap();
+    backup.wait_for(FtState::Unprotected);
+    backup.wait_for_lines(10);
+    assert_one_history(&backup.shown(), 2);
 }
 
 #[test]
@@ -405,6 +446,6 @@ fn nothing_is_lost_when_there_is_no_peer() {
     assert_eq!(primary.info().state, FtState::Unprotected);
     primary.wait_for_lines(10);
     let backup = site.protect(&primary);
-    assert!(backup.try_ask(Request::VmReboot).is_err());
+    backup.try_ask(Request::VmReboot).unwrap_err();
     assert_eq!(primary.info().last_error, Vec::<String>::new());
 }

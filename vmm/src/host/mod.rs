@@ -15,6 +15,7 @@ pub mod console_sink;
 pub mod event_monitor;
 pub mod file_arbiter;
 pub mod logger;
+pub mod memory;
 pub mod random;
 pub mod signals;
 pub mod tcp;

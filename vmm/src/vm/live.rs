@@ -16,6 +16,7 @@ use ft::log::{Body, Control};
 use ft::primary::AppendError;
 use machine::{Exit, Input, Machine, Position};
 
+use super::brake;
 use super::clone_out::CloneSender;
 use super::digests;
 use super::journal::Journal;
@@ -176,7 +177,7 @@ impl Live {
             let role = lock(&self.role);
             if let Some(over) = role.over() {
                 return Ok(Some(match over {
-                    Over::Superseded(_) | Over::HandedOver => LiveEnd::Superseded,
+                    Over::Superseded(_) | Over::Relinquished => LiveEnd::Superseded,
                     Over::Ended => LiveEnd::Off(self.ending.take().unwrap_or_default()),
                 }));
             }
@@ -184,7 +185,7 @@ impl Live {
         };
         self.is_armed &= is_pairing;
         if wants_clone {
-            self.send_clone();
+            self.send_clone()?;
         } else {
             self.clone = None;
         }
@@ -284,9 +285,11 @@ impl Live {
         let exit = self.machine.run(until, self.parts.inbox.kick());
         let now = clock::monotonic_ns();
         let at = self.machine.position();
-        self.slice.took(at.0 - from.0, now - began);
-        self.pacer
-            .executed(now - began, self.machine.units() - units);
+        let elapsed = now - began;
+        self.slice.took(at.0 - from.0, elapsed);
+        let wait = brake::wait(lock(&self.role).lag(now), elapsed);
+        let units = self.machine.units() - units;
+        self.pacer.executed(elapsed + wait, units);
         if let Some(output) = self.machine.take_output() {
             self.journal.output(now, output)?;
         }
@@ -303,7 +306,11 @@ impl Live {
         if self.idle.is_none() {
             self.steer(now)?;
         }
-        self.journal.reached(now, at)
+        self.journal.reached(now, at)?;
+        if wait > 0 {
+            self.sleep(wait);
+        }
+        Ok(())
     }
 
     fn steer(&mut self, now: u64) -> Result<(), AppendError> {
@@ -333,22 +340,23 @@ impl Live {
     // --- The clone.
 
     /// Sends what there is room for of the clone.
-    fn send_clone(&mut self) {
+    fn send_clone(&mut self) -> Result<(), AppendError> {
         let (config, machine) = (&self.config, &self.machine);
         let sender = self.clone.get_or_insert_with(|| {
             let config = serde_json::to_vec(config).expect("a configuration is JSON");
             CloneSender::new(config, machine.save().payload)
         });
         let sent = lock(&self.role).send_clone(|primary| sender.send_ahead(primary));
-        if let Ok(true) = sent {
-            self.send_machine();
+        match sent {
+            Ok(true) => self.send_machine(),
+            Ok(false) | Err(_) => Ok(()),
         }
     }
 
     /// Sends state and memory; the guest stands still meanwhile.
-    fn send_machine(&mut self) {
+    fn send_machine(&mut self) -> Result<(), AppendError> {
         let Some(mut sender) = self.clone.take() else {
-            return;
+            return Ok(());
         };
         let began = clock::monotonic_ns();
         loop {
@@ -358,23 +366,28 @@ impl Live {
                 Ok(true) => break,
                 Ok(false) if !self.parts.inbox.is_stopping() => self.sleep(5 * MILLISECOND),
                 // The peer is lost, or the process ends.
-                Ok(false) | Err(_) => return,
+                Ok(false) | Err(_) => return Ok(()),
             }
             self.parts.inbox.look();
         }
         let sent = clock::monotonic_ns();
         let digest = digests::components(&self.machine.digest());
         let now = clock::monotonic_ns();
-        if lock(&self.role)
-            .finish_clone(now, self.machine.position(), digest)
-            .is_ok()
-        {
-            log::info!(
-                "the clone took {} ms of the guest's time, {} ms of it for the digest",
-                (now - began) / MILLISECOND,
-                (now - sent) / MILLISECOND
-            );
+        let at = self.machine.position();
+        if lock(&self.role).finish_clone(now, at, digest).is_err() {
+            return Ok(());
         }
+        log::info!(
+            "the clone took {} ms of the guest's time, {} ms of it for the digest",
+            (now - began) / MILLISECOND,
+            (now - sent) / MILLISECOND
+        );
+        if self.state == VmState::Paused {
+            // The log of this generation must say so too.
+            let pause = Body::Control(Control::Pause);
+            self.journal.append(now, at, pause)?;
+        }
+        Ok(())
     }
 
     // --- Commands.

@@ -19,6 +19,7 @@ pub mod pacing;
 
 mod backup_role;
 mod board;
+mod brake;
 mod clone_in;
 mod clone_out;
 mod digests;

@@ -268,14 +268,14 @@ mod tests {
     }
 
     #[test]
-    fn anchors_are_few_and_cease_when_all_is_well() {
+    fn anchors_are_few_and_fewer_when_all_is_well() {
         let mut world = World::new(80_000);
         world.run_for(1000 * MILLISECOND);
         assert!(world.anchors.len() <= 25, "{}", world.anchors.len());
         world.run_for(2000 * MILLISECOND);
         world.anchors.clear();
         world.run_for(5000 * MILLISECOND);
-        assert!(world.anchors.len() < 5, "{:?}", world.anchors);
+        assert!(world.anchors.len() < 20, "{:?}", world.anchors);
     }
 
     #[test]

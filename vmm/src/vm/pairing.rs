@@ -27,6 +27,7 @@ use crate::host::arbiter_thread::ArbiterThread;
 use crate::host::channel_thread::ChannelThread;
 use crate::host::clock;
 use crate::host::file_arbiter::FileStore;
+use crate::host::memory;
 use crate::host::tcp::{self, EndpointError};
 use crate::host::udp::HeartbeatSocket;
 
@@ -56,6 +57,10 @@ pub fn settings(timeout_ms: u64) -> Settings {
     Settings {
         timeout,
         heartbeat_interval: defaults.heartbeat_interval.min(timeout / 10),
+        // Whoever connects may claim any size before anything is known of him.
+        max_ram_bytes: memory::total().map_or(defaults.max_ram_bytes, |total| {
+            total.min(defaults.max_ram_bytes)
+        }),
         ..defaults
     }
 }

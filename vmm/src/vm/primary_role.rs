@@ -33,7 +33,7 @@ pub enum Over {
     /// Somebody else speaks for the VM.
     Superseded(Decision),
     /// The backup was told to take over.
-    HandedOver,
+    Relinquished,
     /// The VM has ended.
     Ended,
 }
@@ -150,6 +150,11 @@ impl PrimaryRole {
         self.dispatch();
     }
 
+    /// How far the backup's execution is behind, in nanoseconds.
+    pub fn lag(&self, now: u64) -> u64 {
+        self.primary.status(now).lag
+    }
+
     /// Whether the vCPU may run.
     pub fn may_run(&self) -> bool {
         self.primary.may_run() && self.over.is_none()
@@ -229,7 +234,7 @@ impl PrimaryRole {
     /// Lets the backup take over.
     pub fn hand_over(&mut self, now: u64) -> Result<(), WrongPhase> {
         self.primary.hand_over(now)?;
-        self.over = Some(Over::HandedOver);
+        self.over = Some(Over::Relinquished);
         self.wake_channel();
         self.dispatch();
         Ok(())
@@ -312,7 +317,7 @@ impl PrimaryRole {
     pub fn describe(&self, now: u64, info: &mut FtInfo) {
         let status = self.primary.status(now);
         info.state = match (&self.over, status.phase) {
-            (Some(Over::Superseded(_) | Over::HandedOver), _) | (_, "halted") => FtState::Halted,
+            (Some(Over::Superseded(_) | Over::Relinquished), _) | (_, "halted") => FtState::Halted,
             _ if self.connecting => FtState::Cloning,
             (_, "connecting" | "beginning" | "cloning" | "verifying") => FtState::Cloning,
             (_, "protected") => FtState::Protected,
