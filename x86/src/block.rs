@@ -73,7 +73,15 @@ pub(crate) struct BlockCache {
 impl BlockCache {
     /// An empty cache that keeps to about `bytes` of memory.
     pub(crate) fn new(bytes: usize) -> BlockCache {
-        let nothing = Jump { linear: 0, key: 0, run: Run { start: 0, count: 0, bytes: 0 } };
+        let nothing = Jump {
+            linear: 0,
+            key: 0,
+            run: Run {
+                start: 0,
+                count: 0,
+                bytes: 0,
+            },
+        };
         BlockCache {
             arena: Vec::new(),
             blocks: Vec::new(),
@@ -180,13 +188,21 @@ impl BlockCache {
         let start = self.arena.len() as u32;
         self.arena.extend_from_slice(ops);
         self.arena.push(end_mark());
-        Run { start, count: ops.len() as u16, bytes }
+        Run {
+            start,
+            count: ops.len() as u16,
+            bytes,
+        }
     }
 
     /// Drops the blocks that a store made stale.
     pub(crate) fn code_written(&mut self, ram: &mut GuestRam, write: Write) {
-        let Some(page) = ram.page_index(write.address) else { return };
-        let Some(entry) = self.pages.get(&(page as u32)) else { return };
+        let Some(page) = ram.page_index(write.address) else {
+            return;
+        };
+        let Some(entry) = self.pages.get(&(page as u32)) else {
+            return;
+        };
         let mut stored = [0; 8];
         mark(&mut stored, write.address, u64::from(write.length));
         if entry.decoded.iter().zip(&stored).all(|(a, b)| a & b == 0) {
@@ -228,7 +244,9 @@ impl BlockCache {
         }
         for (start, _) in extents(&block).into_iter().flatten() {
             let page = ram.page_index(start).expect("code lies in RAM");
-            let Some(entry) = self.pages.get_mut(&(page as u32)) else { continue };
+            let Some(entry) = self.pages.get_mut(&(page as u32)) else {
+                continue;
+            };
             entry.blocks.retain(|&other| other != index);
             if entry.blocks.is_empty() {
                 self.pages.remove(&(page as u32));
@@ -263,7 +281,10 @@ impl BlockCache {
 fn extents(block: &Block) -> [Option<(u64, u64)>; 2] {
     let bytes = u64::from(block.run.bytes);
     let first = bytes.min(4096 - (block.physical & 0xfff));
-    let second = block.second.filter(|_| first < bytes).map(|page| (page, bytes - first));
+    let second = block
+        .second
+        .filter(|_| first < bytes)
+        .map(|page| (page, bytes - first));
     [Some((block.physical, first)), second]
 }
 
@@ -292,7 +313,9 @@ mod tests {
             assert!(cache.arena.len() <= cache.capacity);
             assert!(cache.blocks.len() <= cache.capacity / 2 + 1);
             assert!(cache.pages.len() <= 3);
-            let (_, page) = cache.find(0x1ffc, CodeSize::Bits64).expect("it was just added");
+            let (_, page) = cache
+                .find(0x1ffc, CodeSize::Bits64)
+                .expect("it was just added");
             assert_eq!(page, second);
         }
         let listed: usize = cache.pages.values().map(|page| page.blocks.len()).sum();

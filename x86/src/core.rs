@@ -60,8 +60,6 @@ pub mod cr4 {
     pub const PSE: u64 = 1 << 4;
     /// Physical-address extension.
     pub const PAE: u64 = 1 << 5;
-    /// Machine check.
-    pub const MCE: u64 = 1 << 6;
     /// Global pages.
     pub const PGE: u64 = 1 << 7;
     /// RDPMC at any CPL.
@@ -182,7 +180,10 @@ impl Core {
     #[inline]
     pub fn progress(&self) -> Progress {
         let steps = self.steps + self.cursor.index() as u64;
-        Progress { steps, units: Self::units(steps, self.rep_steps) }
+        Progress {
+            steps,
+            units: Self::units(steps, self.rep_steps),
+        }
     }
 
     /// Cost units of `steps` steps, `rep_steps` of them REP iterations.
@@ -278,7 +279,11 @@ impl Core {
     /// Linear address of the next instruction.
     pub(crate) fn linear_ip(&self) -> u64 {
         let linear = self.rip.wrapping_add(self.seg_base[1]);
-        if self.in_64bit() { linear } else { linear & 0xffff_ffff }
+        if self.in_64bit() {
+            linear
+        } else {
+            linear & 0xffff_ffff
+        }
     }
 
     /// Target of a direct near branch of `bits` operand size (16, 32, 64): `op.imm` is relative to
@@ -335,7 +340,11 @@ impl Core {
         let long = self.code_size == CodeSize::Bits64;
         for slot in 0..6 {
             let keeps_base = !long || slot >= 4;
-            self.seg_base[slot] = if keeps_base { self.segments[slot].base } else { 0 };
+            self.seg_base[slot] = if keeps_base {
+                self.segments[slot].base
+            } else {
+                0
+            };
         }
         // Runs are remembered by linear address, and only if they lie within the code segment:
         // another base or limit, another epoch.

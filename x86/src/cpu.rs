@@ -62,7 +62,10 @@ impl Cpu {
     /// [`CpuState::reset`] or [`Cpu::state`]; what comes from outside is validated first
     /// ([`CpuState::validate`]).
     pub fn new(state: &CpuState, cache_bytes: usize) -> Cpu {
-        Cpu { core: Core::from_state(state), cache: BlockCache::new(cache_bytes) }
+        Cpu {
+            core: Core::from_state(state),
+            cache: BlockCache::new(cache_bytes),
+        }
     }
 
     /// The state at this boundary.
@@ -163,7 +166,11 @@ impl Cpu {
     fn budget(&self) -> u64 {
         let at = self.core.progress();
         let by_steps = self.core.steps_limit.saturating_sub(at.steps);
-        let by_units = self.core.units_limit.saturating_sub(at.units).div_ceil(UNITS_PER_STEP);
+        let by_units = self
+            .core
+            .units_limit
+            .saturating_sub(at.units)
+            .div_ceil(UNITS_PER_STEP);
         by_steps.min(by_units)
     }
 
@@ -174,7 +181,9 @@ impl Cpu {
             return;
         };
         for write in writes {
-            let Some(index) = ram.page_index(write.address) else { continue };
+            let Some(index) = ram.page_index(write.address) else {
+                continue;
+            };
             let watch = ram.watch(index);
             if watch & WATCH_CODE != 0 {
                 self.cache.code_written(ram, write);
@@ -491,7 +500,9 @@ impl Cpu {
         if last > u64::from(self.core.segments[1].limit) {
             return self.core.raise(Fault::protection(0));
         }
-        Ok(self.cache.append(env.ram, &[first], u16::from(first.length)))
+        Ok(self
+            .cache
+            .append(env.ram, &[first], u16::from(first.length)))
     }
 
     /// Decodes a block.
@@ -538,7 +549,9 @@ impl Cpu {
             bytes = LONGEST.min(4096 - start);
         }
         self.core.mmu.watch(env.ram, page, WATCH_CODE);
-        let run = self.cache.insert(env.ram, &ops, bytes as u16, physical, None, size);
+        let run = self
+            .cache
+            .insert(env.ram, &ops, bytes as u16, physical, None, size);
         Ok(run)
     }
 
@@ -554,12 +567,18 @@ impl Cpu {
         let second = self.translate_tail(env, linear)?;
         let mut window = [0xff; LONGEST];
         let head = first.min(LONGEST);
-        env.ram.read(physical, &mut window[..head]).expect("the first page is RAM");
+        env.ram
+            .read(physical, &mut window[..head])
+            .expect("the first page is RAM");
         let in_ram = env.ram.read(second, &mut window[head..]).is_ok();
         let Decoded::Op { op, .. } = decode::decode(&window, 0, size) else {
             unreachable!("fifteen bytes are enough")
         };
-        let length = if op.length == 0 { LONGEST as u16 } else { u16::from(op.length) };
+        let length = if op.length == 0 {
+            LONGEST as u16
+        } else {
+            u16::from(op.length)
+        };
         if !in_ram {
             return Ok(self.cache.append(env.ram, &[op], length));
         }
@@ -567,7 +586,9 @@ impl Cpu {
             let page = env.ram.page_index(address).expect("both pages are RAM");
             self.core.mmu.watch(env.ram, page, WATCH_CODE);
         }
-        Ok(self.cache.insert(env.ram, &[op], length, physical, Some(second), size))
+        Ok(self
+            .cache
+            .insert(env.ram, &[op], length, physical, Some(second), size))
     }
 }
 

@@ -15,11 +15,19 @@ pub struct Fault {
 
 impl Fault {
     const fn plain(vector: u8) -> Fault {
-        Fault { vector, error: None, address: 0 }
+        Fault {
+            vector,
+            error: None,
+            address: 0,
+        }
     }
 
     const fn coded(vector: u8, error: u32) -> Fault {
-        Fault { vector, error: Some(error), address: 0 }
+        Fault {
+            vector,
+            error: Some(error),
+            address: 0,
+        }
     }
 
     /// #DE, divide error.
@@ -63,7 +71,11 @@ impl Fault {
 
     /// #PF, page fault; `error` as in SDM vol. 3, 5.7.
     pub const fn page(address: u64, error: u32) -> Fault {
-        Fault { vector: 14, error: Some(error), address }
+        Fault {
+            vector: 14,
+            error: Some(error),
+            address,
+        }
     }
 }
 

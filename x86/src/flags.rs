@@ -47,8 +47,7 @@ pub const ARITHMETIC: u64 = CF | PF | AF | ZF | SF | OF;
 /// Bit 1 reads as one.
 const FIXED: u64 = 1 << 1;
 /// Every bit that a flags register can hold.
-pub const KNOWN: u64 =
-    ARITHMETIC | TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID;
+pub const KNOWN: u64 = ARITHMETIC | TF | IF | DF | IOPL | NT | RF | VM | AC | VIF | VIP | ID;
 
 /// `carries`: carry out of the top bit (CF).
 const CARRY_TOP: u64 = 1 << 63;

@@ -115,11 +115,17 @@ pub struct Selected {
 impl Selected {
     /// A handler that goes on with the next instruction.
     pub fn inline(run: Handler) -> Option<Selected> {
-        Some(Selected { run, ends_block: false })
+        Some(Selected {
+            run,
+            ends_block: false,
+        })
     }
 
     /// A handler that ends its block.
     pub fn last(run: Handler) -> Option<Selected> {
-        Some(Selected { run, ends_block: true })
+        Some(Selected {
+            run,
+            ends_block: true,
+        })
     }
 }

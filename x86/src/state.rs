@@ -215,8 +215,14 @@ impl CpuState {
             base,
         };
         let data = real(0, 0, 3);
-        let empty = F80 { mantissa: 0, sign_exponent: 0 };
-        let table = TableRegister { base: 0, limit: 0xffff };
+        let empty = F80 {
+            mantissa: 0,
+            sign_exponent: 0,
+        };
+        let table = TableRegister {
+            base: 0,
+            limit: 0xffff,
+        };
         CpuState {
             version: STATE_VERSION,
             steps: 0,
@@ -225,8 +231,18 @@ impl CpuState {
             rip: 0xfff0,
             rflags: 2,
             segments: [data, real(0xf000, 0xffff_0000, 11), data, data, data, data],
-            ldtr: Segment { selector: 0, rights: RIGHTS_PRESENT | 2, limit: 0xffff, base: 0 },
-            tr: Segment { selector: 0, rights: RIGHTS_PRESENT | 11, limit: 0xffff, base: 0 },
+            ldtr: Segment {
+                selector: 0,
+                rights: RIGHTS_PRESENT | 2,
+                limit: 0xffff,
+                base: 0,
+            },
+            tr: Segment {
+                selector: 0,
+                rights: RIGHTS_PRESENT | 11,
+                limit: 0xffff,
+                base: 0,
+            },
             gdtr: table,
             idtr: table,
             cr0: 0x6000_0010,
@@ -304,9 +320,20 @@ impl CpuState {
         let data = flat(entry.data_selector, 3);
         self.segments = [data, flat(entry.code_selector, 11), data, data, data, data];
         let busy_tss = RIGHTS_PRESENT | 11;
-        self.tr = Segment { selector: entry.task_selector, rights: busy_tss, limit: 0x67, base: 0 };
-        self.gdtr = TableRegister { base: entry.gdt.base, limit: entry.gdt.limit };
-        self.idtr = TableRegister { base: entry.idt.base, limit: entry.idt.limit };
+        self.tr = Segment {
+            selector: entry.task_selector,
+            rights: busy_tss,
+            limit: 0x67,
+            base: 0,
+        };
+        self.gdtr = TableRegister {
+            base: entry.gdt.base,
+            limit: entry.gdt.limit,
+        };
+        self.idtr = TableRegister {
+            base: entry.idt.base,
+            limit: entry.idt.limit,
+        };
         self.cr0 = 0x11;
         self.rip = entry.rip;
         self.gpr[3] = entry.rbx;

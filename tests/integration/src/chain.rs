@@ -194,7 +194,11 @@ impl<'a> Chain<'a> {
         self.started += 1;
         let name = format!("host-{}", self.started);
         let [first, second] = self.ground.places();
-        let place = if self.primary.place() == &first { second } else { first };
+        let place = if self.primary.place() == &first {
+            second
+        } else {
+            first
+        };
         let port = free_port(&place)?;
         let mut backup = Vmm::start_at(
             self.installation,

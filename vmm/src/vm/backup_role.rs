@@ -58,7 +58,7 @@ pub struct Promotion {
 
 /// A clone for the vCPU thread.
 #[derive(Debug)]
-pub struct Clone {
+pub struct ReceivedClone {
     /// The machine to be.
     pub whole: WholeClone,
     /// Where it must stand.
@@ -363,7 +363,7 @@ impl BackupRole {
         };
         let whole = incoming.finish();
         if let Some(whole) = self.accept(whole) {
-            self.inbox.cloned(Box::new(Clone {
+            self.inbox.cloned(Box::new(ReceivedClone {
                 whole,
                 position,
                 role,

@@ -16,7 +16,7 @@ use ft::backup::{HaltReason, Replay};
 use ft::log::{Body, Control, Entry};
 use machine::{Exit, Machine, Position};
 
-use super::backup_role::{Clone, Over, Promotion, SharedBackup, lock};
+use super::backup_role::{Over, Promotion, ReceivedClone, SharedBackup, lock};
 use super::digests;
 use super::pacing::SliceLength;
 use super::parts::Parts;
@@ -93,8 +93,8 @@ pub fn run_to(machine: &mut Machine, until: Position, kick: &AtomicBool) -> Resu
 }
 
 /// Follows until that ends.
-pub fn follow(clone: Clone, parts: &Arc<Parts>) -> Followed {
-    let Clone {
+pub fn follow(clone: ReceivedClone, parts: &Arc<Parts>) -> Followed {
+    let ReceivedClone {
         whole,
         position,
         role,

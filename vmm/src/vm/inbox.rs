@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::backup_role::Clone;
+use super::backup_role::ReceivedClone;
 use crate::control::{Command, Ticket};
 
 /// So many typed bytes may wait before the typist does.
@@ -26,7 +26,7 @@ pub struct Mail {
     /// In the order in which they came.
     pub commands: Vec<(Ticket, Command)>,
     /// A clone of a primary's machine is here, to be made a machine.
-    pub clone: Option<Box<Clone>>,
+    pub clone: Option<Box<ReceivedClone>>,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +109,7 @@ impl Inbox {
     }
 
     /// A clone is here.
-    pub fn cloned(&self, clone: Box<Clone>) {
+    pub fn cloned(&self, clone: Box<ReceivedClone>) {
         let mut contents = self.lock();
         contents.mail.clone = Some(clone);
         self.tell(contents);

@@ -52,11 +52,11 @@ impl Journal {
         self.recorder.is_some() || lock(&self.role).is_protected()
     }
 
-    /// Appends an entry.
-    pub fn append(&mut self, now: u64, at: Position, body: Body) -> Result<(), AppendError> {
+    /// Appends an entry; its sequence number.
+    pub fn append(&mut self, now: u64, at: Position, body: Body) -> Result<u64, AppendError> {
         let entry = lock(&self.role).append(now, at, body)?;
         self.record(now, &entry);
-        Ok(())
+        Ok(entry.seq)
     }
 
     /// Appends an output's entry and gives the output to the gate.
@@ -66,16 +66,16 @@ impl Journal {
         Ok(())
     }
 
-    /// Appends an input and applies it.
+    /// Appends an input and applies it; its entry's sequence number.
     pub fn input(
         &mut self,
         now: u64,
         machine: &mut Machine,
         input: Input,
-    ) -> Result<(), AppendError> {
-        self.append(now, machine.position(), Body::Input(input.clone()))?;
+    ) -> Result<u64, AppendError> {
+        let seq = self.append(now, machine.position(), Body::Input(input.clone()))?;
         machine.apply(&input);
-        Ok(())
+        Ok(seq)
     }
 
     fn record(&mut self, now: u64, entry: &Entry) {
@@ -124,7 +124,8 @@ impl Journal {
         let id = self.digest_id;
         self.append(now, at, Body::DigestHere { id })?;
         let components = digests::components(&machine.digest());
-        self.append(now, at, Body::DigestValue { id, components })
+        self.append(now, at, Body::DigestValue { id, components })?;
+        Ok(())
     }
 
     /// The VM ends here.

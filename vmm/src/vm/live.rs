@@ -9,6 +9,7 @@
 //! commands, emitted counts, and the host's time as anchors; the order at a boundary is that of the
 //! log. When the role says stop, no further step is made (paper §2.1, §2.2, §3.1).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,8 +85,8 @@ pub struct Live {
     is_armed: bool,
     /// The machine stands at an idle boundary, with this deadline.
     idle: Option<Option<u64>>,
-    /// What commands do to the guest at the next boundary.
-    inputs: Vec<Input>,
+    /// Commands that are done, with the entries that must be safe before anybody is told.
+    promises: VecDeque<(u64, Ticket)>,
     clone: Option<CloneSender>,
     emitted_at: u64,
     /// The VM is being powered off; these wait for it.
@@ -116,7 +117,7 @@ impl Live {
             state,
             is_armed: false,
             idle: None,
-            inputs: Vec::new(),
+            promises: VecDeque::new(),
             clone: None,
             emitted_at: 0,
             ending: None,
@@ -140,7 +141,9 @@ impl Live {
             }
         };
         if !matches!(end, LiveEnd::Off(_)) {
-            for ticket in self.ending.take().unwrap_or_default() {
+            let waiting = self.ending.take().unwrap_or_default().into_iter();
+            let promised = self.promises.drain(..).map(|(_, ticket)| ticket);
+            for ticket in waiting.chain(promised) {
                 self.parts.answer(ticket, Err(VmError::Gone));
             }
         }
@@ -183,6 +186,7 @@ impl Live {
             }
             (role.may_run(), role.is_pairing(), role.wants_clone())
         };
+        self.keep_promises();
         self.is_armed &= is_pairing;
         if wants_clone {
             self.send_clone()?;
@@ -231,13 +235,7 @@ impl Live {
         if room > 0 && inbox.has_typed() {
             let bytes = inbox.typed(room);
             self.parts.board.typed(bytes.len());
-            self.inputs.push(Input::SerialInput(bytes));
-        }
-        if !self.inputs.is_empty() {
-            self.end_idle(now)?;
-            for input in std::mem::take(&mut self.inputs) {
-                self.journal.input(now, &mut self.machine, input)?;
-            }
+            self.input(Input::SerialInput(bytes))?;
         }
         let through = inbox.emitted_through();
         if through > self.machine.console().emitted && now >= self.emitted_at + EMITTED_INTERVAL {
@@ -257,7 +255,18 @@ impl Live {
         let virtual_time = self.pacer.target(now).min(latest).max(self.machine.now());
         let rate = self.machine.rate();
         let anchor = Input::Anchor { virtual_time, rate };
-        self.journal.input(now, &mut self.machine, anchor)
+        self.journal.input(now, &mut self.machine, anchor)?;
+        Ok(())
+    }
+
+    /// Tells whose commands are done and cannot be undone by a failover any more.
+    fn keep_promises(&mut self) {
+        while let Some((seq, ticket)) = self.promises.front().copied()
+            && lock(&self.role).is_promise(clock::monotonic_ns(), seq)
+        {
+            self.promises.pop_front();
+            self.parts.answer(ticket, Ok(()));
+        }
     }
 
     /// The guest waits: so does this thread, for the deadline or for something to do.
@@ -393,56 +402,67 @@ impl Live {
     // --- Commands.
 
     fn obey(&mut self, ticket: Ticket, command: Command) -> Result<(), AppendError> {
-        let name = command.name();
         let state = self.state;
-        let wrong_state = || VmError::WrongState {
+        let is_up = matches!(state, VmState::Running | VmState::Paused);
+        let wrong_state = VmError::WrongState {
             state,
-            command: name,
+            command: command.name(),
         };
-        let is_up = matches!(state, VmState::Running | VmState::Paused) && self.ending.is_none();
-        let result = match command {
+        // What changes the guest stands in the log first; the answer comes when that is safe.
+        let logged = match command {
             Command::Shutdown => return self.power_off(vec![ticket]),
-            _ if self.ending.is_some() => Err(VmError::Gone),
-            Command::Resume if state != VmState::Running => self.resume().map(Ok)?,
-            Command::Pause if state == VmState::Running => self.pause().map(Ok)?,
-            Command::Resume | Command::Pause => Err(wrong_state()),
-            Command::PowerButton if is_up => {
-                self.inputs.push(Input::PowerButton);
-                Ok(())
+            _ if self.ending.is_some() => {
+                self.parts.answer(ticket, Err(VmError::Gone));
+                return Ok(());
             }
-            Command::Reset if is_up => {
-                self.inputs.push(Input::Reset);
-                Ok(())
+            Command::Resume if state != VmState::Running => self.resume(),
+            Command::Pause if state == VmState::Running => self.pause(),
+            Command::PowerButton if is_up => self.input(Input::PowerButton),
+            Command::Reset if is_up => self.input(Input::Reset),
+            other => {
+                let result = match other {
+                    Command::FtEnable(config) => self.protect(&config),
+                    Command::FtDisable => self.change("end protection", PrimaryRole::disable),
+                    Command::FtFailover => self.change("hand over", PrimaryRole::hand_over),
+                    _ => Err(wrong_state),
+                };
+                self.parts.answer(ticket, result);
+                return Ok(());
             }
-            Command::PowerButton | Command::Reset => Err(wrong_state()),
-            Command::FtEnable(config) => self.protect(&config),
-            Command::FtDisable => self.change("end protection", PrimaryRole::disable),
-            Command::FtFailover => self.change("hand over", PrimaryRole::hand_over),
         };
-        self.parts.answer(ticket, result);
-        Ok(())
+        match logged {
+            Ok(seq) => self.promises.push_back((seq, ticket)),
+            Err(_) => self.parts.answer(ticket, Err(VmError::Gone)),
+        }
+        logged.map(|_| ())
     }
 
-    fn resume(&mut self) -> Result<(), AppendError> {
+    fn input(&mut self, input: Input) -> Result<u64, AppendError> {
         let now = clock::monotonic_ns();
-        if self.state == VmState::Paused {
-            let at = self.machine.position();
-            self.journal
-                .append(now, at, Body::Control(Control::Resume))?;
-        } else {
-            self.is_armed = lock(&self.role).is_pairing();
-        }
+        self.end_idle(now)?;
+        self.journal.input(now, &mut self.machine, input)
+    }
+
+    fn resume(&mut self) -> Result<u64, AppendError> {
+        let now = clock::monotonic_ns();
+        let at = self.machine.position();
+        let resume = Body::Control(Control::Resume);
+        let seq = self.journal.append(now, at, resume)?;
+        self.is_armed = self.state == VmState::Created && lock(&self.role).is_pairing();
         self.set_state(VmState::Running);
         self.pacer.resync(now, self.machine.now());
-        Ok(())
+        Ok(seq)
     }
 
-    fn pause(&mut self) -> Result<(), AppendError> {
+    fn pause(&mut self) -> Result<u64, AppendError> {
+        let now = clock::monotonic_ns();
+        // The guest's clock stands still from here on, also if the guest was waiting.
+        self.end_idle(now)?;
         let at = self.machine.position();
         let pause = Body::Control(Control::Pause);
-        self.journal.append(clock::monotonic_ns(), at, pause)?;
+        let seq = self.journal.append(now, at, pause)?;
         self.set_state(VmState::Paused);
-        Ok(())
+        Ok(seq)
     }
 
     fn set_state(&mut self, state: VmState) {

@@ -69,6 +69,8 @@ pub struct PrimaryRole {
     datagrams: Vec<Vec<u8>>,
     close: bool,
     clone_wanted: bool,
+    /// The vCPU thread waits for acknowledgements.
+    awaited: bool,
     /// Somebody is connecting to the peer.
     connecting: bool,
     /// Nothing may leave any more, because the process is about to close its connection.
@@ -94,6 +96,7 @@ impl PrimaryRole {
                 datagrams: Vec::new(),
                 close: false,
                 clone_wanted: false,
+                awaited: false,
                 connecting: false,
                 silenced: false,
                 over: None,
@@ -158,6 +161,19 @@ impl PrimaryRole {
     /// Whether the vCPU may run.
     pub fn may_run(&self) -> bool {
         self.primary.may_run() && self.over.is_none()
+    }
+
+    /// Whether what the entry `seq` promises is kept, whatever happens to this host: somebody may
+    /// be told. If not, the vCPU thread is woken when it may have become so.
+    pub fn is_promise(&mut self, now: u64, seq: u64) -> bool {
+        let status = self.primary.status(now);
+        let is_known = match status.phase {
+            "verifying" | "protected" => seq < status.acked,
+            phase => phase != "claiming",
+        };
+        let is_promise = is_known && self.primary.may_emit(now);
+        self.awaited = !is_promise;
+        is_promise
     }
 
     /// Why this side is done, if it is.
@@ -444,6 +460,9 @@ impl ChannelRole for PrimaryRole {
 
     fn on_bytes(&mut self, now: u64, bytes: &[u8]) {
         self.primary.on_bytes(now, bytes);
+        if self.awaited {
+            self.around.inbox.ring();
+        }
         self.dispatch();
     }
 

@@ -65,13 +65,24 @@ pub(crate) fn decode(bytes: &[u8], offset: u16, size: CodeSize) -> Decoded {
         }
     }
     op.bits |= if instruction.has_rep_prefix() { REP } else { 0 };
-    op.bits |= if instruction.has_repne_prefix() { REPNE } else { 0 };
-    op.bits |= if instruction.has_lock_prefix() { LOCK } else { 0 };
+    op.bits |= if instruction.has_repne_prefix() {
+        REPNE
+    } else {
+        0
+    };
+    op.bits |= if instruction.has_lock_prefix() {
+        LOCK
+    } else {
+        0
+    };
     op.extra = ops::x87::opcode(&bytes[..instruction.len()]);
     for select in FAMILIES {
         if let Some(selected) = select(&instruction, &mut op, size) {
             op.run = selected.run;
-            return Decoded::Op { op, ends_block: selected.ends_block };
+            return Decoded::Op {
+                op,
+                ends_block: selected.ends_block,
+            };
         }
     }
     failing(offset, undefined)
@@ -80,7 +91,9 @@ pub(crate) fn decode(bytes: &[u8], offset: u16, size: CodeSize) -> Decoded {
 /// True if an instruction that could not be decoded goes on beyond its fifteenth byte. iced-x86
 /// calls that invalid; but without one of the prefixes that it has twice, it wants more bytes.
 fn is_too_long(bytes: &[u8], bits: u32) -> bool {
-    let Some(window) = bytes.first_chunk::<LONGEST>() else { return false };
+    let Some(window) = bytes.first_chunk::<LONGEST>() else {
+        return false;
+    };
     let is_prefix = |byte: &u8| match byte {
         0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3 => true,
         0x40..=0x4f => bits == 64,
@@ -94,7 +107,7 @@ fn is_too_long(bytes: &[u8], bits: u32) -> bool {
     let mut rest = window.to_vec();
     rest.remove(twice);
     let mut decoder = Decoder::new(bits, &rest, DecoderOptions::NONE);
-    decoder.decode();
+    let _ = decoder.decode();
     decoder.last_error() == DecoderError::NoMoreBytes
 }
 
@@ -123,7 +136,10 @@ fn blank(offset: u16, run: Handler) -> Op {
 }
 
 fn failing(offset: u16, run: Handler) -> Decoded {
-    Decoded::Op { op: blank(offset, run), ends_block: true }
+    Decoded::Op {
+        op: blank(offset, run),
+        ends_block: true,
+    }
 }
 
 /// Raises #UD.

@@ -82,7 +82,11 @@ impl Core {
         let last = offset.wrapping_add(size - 1);
         let expands_down = !code && segment.rights & 4 != 0 && self.protected() && !self.v8086();
         let inside = if expands_down {
-            let top = if segment.rights & RIGHTS_BIG != 0 { 0xffff_ffff } else { 0xffff };
+            let top = if segment.rights & RIGHTS_BIG != 0 {
+                0xffff_ffff
+            } else {
+                0xffff
+            };
             offset > limit && last <= top
         } else {
             last <= limit
@@ -161,7 +165,9 @@ impl Core {
         op: &Op,
         modify: impl FnOnce(&mut Core, &Op, T) -> T,
     ) -> bool {
-        let Some(linear) = self.simple_address(op) else { return false };
+        let Some(linear) = self.simple_address(op) else {
+            return false;
+        };
         let entry = self.mmu.tlb.entry(linear);
         if linear.wrapping_sub(entry.write) > PAGE_SIZE - T::BYTES {
             return false;
@@ -201,12 +207,7 @@ impl Core {
 
     /// [`Core::load_to_modify`] by linear address.
     #[inline(always)]
-    pub fn read_to_modify<T: Word>(
-        &mut self,
-        env: &mut Env<'_>,
-        linear: u64,
-        seg: u8,
-    ) -> Exec<T> {
+    pub fn read_to_modify<T: Word>(&mut self, env: &mut Env<'_>, linear: u64, seg: u8) -> Exec<T> {
         let entry = self.mmu.tlb.entry(linear);
         if linear.wrapping_sub(entry.write) > PAGE_SIZE - T::BYTES {
             self.check(env, linear, T::BYTES as usize, Access::Write, seg)?;
@@ -301,7 +302,12 @@ impl Core {
         value: T,
     ) -> Exec<()> {
         let bytes = value.to64().to_le_bytes();
-        self.access(env, linear, seg, Transfer::Write(&bytes[..T::BYTES as usize]))
+        self.access(
+            env,
+            linear,
+            seg,
+            Transfer::Write(&bytes[..T::BYTES as usize]),
+        )
     }
 
     /// Reads `N` bytes (at most 64) at a linear address.
@@ -345,7 +351,13 @@ impl Core {
     }
 
     /// Checks an access without making it.
-    pub fn check_write(&mut self, env: &mut Env<'_>, linear: u64, size: usize, seg: u8) -> Exec<()> {
+    pub fn check_write(
+        &mut self,
+        env: &mut Env<'_>,
+        linear: u64,
+        size: usize,
+        seg: u8,
+    ) -> Exec<()> {
         self.check(env, linear, size, Access::Write, seg)
     }
 
@@ -366,17 +378,18 @@ impl Core {
         let first = ((PAGE_SIZE - (linear & 0xfff)) as usize).min(size);
         self.translate(env.ram, linear, access)?;
         if first < size {
-            self.translate(env.ram, self.wrap_linear(linear.wrapping_add(first as u64)), access)?;
+            self.translate(
+                env.ram,
+                self.wrap_linear(linear.wrapping_add(first as u64)),
+                access,
+            )?;
         }
         Ok(())
     }
 
     /// A system access (descriptor tables, TSS): as a supervisor, whatever CPL, and never with
     /// SMAP's override.
-    pub(crate) fn system<T>(
-        &mut self,
-        f: impl FnOnce(&mut Core) -> Exec<T>,
-    ) -> Exec<T> {
+    pub(crate) fn system<T>(&mut self, f: impl FnOnce(&mut Core) -> Exec<T>) -> Exec<T> {
         let set = self.mmu.tlb.selected();
         let outer = std::mem::replace(&mut self.implicit, true);
         let smap = self.cr4 & cr4::SMAP != 0;
@@ -476,7 +489,13 @@ impl Core {
                     self.attention = true;
                     // What the store made stale must not serve the rest of the instruction.
                     let length = bytes.len() as u32;
-                    self.mmu.table_written(env.ram, Write { address: physical, length });
+                    self.mmu.table_written(
+                        env.ram,
+                        Write {
+                            address: physical,
+                            length,
+                        },
+                    );
                 }
             }
         }
@@ -507,7 +526,8 @@ impl Core {
             let size = range.len();
             let mut value = [0; 8];
             value[..size].copy_from_slice(&bytes[range]);
-            env.bus.mmio_write(env.ram, at, address, size as u8, u64::from_le_bytes(value));
+            env.bus
+                .mmio_write(env.ram, at, address, size as u8, u64::from_le_bytes(value));
         }
         self.follow_device(env.ram);
     }
@@ -541,9 +561,18 @@ impl Core {
     fn translate(&mut self, ram: &mut GuestRam, linear: u64, access: Access) -> Exec<u64> {
         let set = self.mmu.tlb.selected();
         let asker = match set {
-            SET_USER => Asker { user: true, override_smap: false },
-            SET_SUPERVISOR => Asker { user: false, override_smap: false },
-            SET_SUPERVISOR_OVERRIDE => Asker { user: false, override_smap: true },
+            SET_USER => Asker {
+                user: true,
+                override_smap: false,
+            },
+            SET_SUPERVISOR => Asker {
+                user: false,
+                override_smap: false,
+            },
+            SET_SUPERVISOR_OVERRIDE => Asker {
+                user: false,
+                override_smap: true,
+            },
             _ => Asker {
                 user: self.cpl == 3 && !self.implicit,
                 override_smap: self.cr4 & cr4::SMAP == 0
@@ -567,11 +596,18 @@ impl Core {
     #[inline]
     pub(crate) fn translate_fetch(&mut self, ram: &mut GuestRam, linear: u64) -> Exec<u64> {
         let user = self.cpl == 3;
-        let set = if user { SET_USER } else { SET_SUPERVISOR_OVERRIDE };
+        let set = if user {
+            SET_USER
+        } else {
+            SET_SUPERVISOR_OVERRIDE
+        };
         if let Some(page) = self.mmu.tlb.fetch(set, linear) {
             return Ok(page | (linear & 0xfff));
         }
-        let asker = Asker { user, override_smap: false };
+        let asker = Asker {
+            user,
+            override_smap: false,
+        };
         let outcome = walk(ram, &self.paging(), linear, Access::Fetch, asker);
         self.attention |= ram.has_touched();
         match outcome {

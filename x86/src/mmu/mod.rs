@@ -41,7 +41,12 @@ pub(crate) struct Mmu {
 
 impl Mmu {
     pub(crate) fn new() -> Mmu {
-        Mmu { tlb: Tlb::new(), tables: Tables::new(), code_epoch: 1, rearmed: 0 }
+        Mmu {
+            tlb: Tlb::new(),
+            tables: Tables::new(),
+            code_epoch: 1,
+            rearmed: 0,
+        }
     }
 
     /// Chooses the set for data accesses.
@@ -97,7 +102,9 @@ impl Mmu {
         if ram.watch(index) & bits != bits {
             ram.add_watch(index, bits);
             if self.tlb.may_write(index) {
-                let host = ram.page_pointer(ram.page_address(index)).expect("page index");
+                let host = ram
+                    .page_pointer(ram.page_address(index))
+                    .expect("page index");
                 self.tlb.drop_writes_to(host.as_ptr() as usize);
             }
         }
@@ -115,7 +122,9 @@ impl Mmu {
         found: &Translation,
         access: Access,
     ) -> bool {
-        let Some(index) = ram.page_index(found.physical) else { return false };
+        let Some(index) = ram.page_index(found.physical) else {
+            return false;
+        };
         let full = self.tables.is_full();
         if full {
             self.flush(ram);
@@ -123,7 +132,10 @@ impl Mmu {
         if !self.track(ram, linear, found, access == Access::Fetch) {
             return full;
         }
-        let host = ram.page_pointer(found.physical).expect("page is RAM").as_ptr() as usize;
+        let host = ram
+            .page_pointer(found.physical)
+            .expect("page is RAM")
+            .as_ptr() as usize;
         let page = linear & !(PAGE_SIZE - 1);
         match access {
             Access::Fetch => self.tlb.add_fetch(set, page, found.physical, host),
@@ -144,15 +156,21 @@ impl Mmu {
     /// Tracks the entries of a walk; false if that is impossible and nothing may be cached.
     fn track(&mut self, ram: &mut GuestRam, linear: u64, found: &Translation, code: bool) -> bool {
         for (level, &address) in found.entries[..found.depth].iter().enumerate() {
-            let Some(index) = ram.page_index(address) else { return false };
+            let Some(index) = ram.page_index(address) else {
+                return false;
+            };
             let is_leaf = level + 1 == found.depth;
             let role = if is_leaf && found.page_shift == 12 {
-                tables::Role::Leaf { linear: linear & !(PAGE_SIZE - 1), code }
+                tables::Role::Leaf {
+                    linear: linear & !(PAGE_SIZE - 1),
+                    code,
+                }
             } else {
                 tables::Role::Upper
             };
             self.watch(ram, index, WATCH_TABLE);
-            self.tables.remember(index, address, role, found.entry_bytes);
+            self.tables
+                .remember(index, address, role, found.entry_bytes);
         }
         true
     }

@@ -62,7 +62,9 @@ pub(crate) struct Tables {
 
 impl Tables {
     pub(crate) fn new() -> Tables {
-        Tables { pages: BTreeMap::new() }
+        Tables {
+            pages: BTreeMap::new(),
+        }
     }
 
     /// True if there is no room for the entries of another walk.
@@ -101,8 +103,12 @@ impl Tables {
 
     /// Forgets the 8 bytes at `address` (a multiple of 8), which were stored to.
     pub(crate) fn forget(&mut self, ram: &mut GuestRam, address: u64) -> Stale {
-        let Some(index) = ram.page_index(address) else { return Stale::Nothing };
-        let Some(page) = self.pages.get_mut(&(index as u32)) else { return Stale::Nothing };
+        let Some(index) = ram.page_index(address) else {
+            return Stale::Nothing;
+        };
+        let Some(page) = self.pages.get_mut(&(index as u32)) else {
+            return Stale::Nothing;
+        };
         let entry = (address & 0xfff) / 8;
         let (word, bit) = ((entry / 64) as usize, 1u64 << (entry % 64));
         if page.used[word] & bit == 0 {
@@ -114,7 +120,10 @@ impl Tables {
         page.used[word] &= !bit;
         let code = page.code[word] & bit != 0;
         page.code[word] &= !bit;
-        let linear = page.base.expect("a used leaf has a base").wrapping_add(entry << 12);
+        let linear = page
+            .base
+            .expect("a used leaf has a base")
+            .wrapping_add(entry << 12);
         if page.used == [0; 8] {
             ram.remove_watch(page.page as usize, WATCH_TABLE);
             self.pages.remove(&(index as u32));
@@ -143,7 +152,9 @@ mod tests {
             assert_eq!(tables.is_full(), page + 4 > MOST_PAGES);
             tables.remember(page, page as u64 * 4096, Role::Upper, 8);
         }
-        tables.pages.retain(|&page, _| (page as usize) < ram.pages());
+        tables
+            .pages
+            .retain(|&page, _| (page as usize) < ram.pages());
         tables.clear(&mut ram);
         assert!(!tables.is_full());
     }

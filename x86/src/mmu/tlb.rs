@@ -56,7 +56,12 @@ const fn nowhere(index: usize) -> u64 {
 
 const fn empty(index: usize) -> Entry {
     let tag = nowhere(index);
-    Entry { read: tag, write: tag, fetch: tag, host: 0 }
+    Entry {
+        read: tag,
+        write: tag,
+        fetch: tag,
+        host: 0,
+    }
 }
 
 impl Tlb {
@@ -64,8 +69,16 @@ impl Tlb {
         let entries: Vec<Entry> = (0..ENTRIES * SETS).map(empty).collect();
         let cold = vec![Cold::default(); ENTRIES * SETS];
         Tlb {
-            entries: entries.into_boxed_slice().try_into().ok().expect("length is constant"),
-            cold: cold.into_boxed_slice().try_into().ok().expect("length is constant"),
+            entries: entries
+                .into_boxed_slice()
+                .try_into()
+                .ok()
+                .expect("length is constant"),
+            cold: cold
+                .into_boxed_slice()
+                .try_into()
+                .ok()
+                .expect("length is constant"),
             base: 0,
             filled: Vec::new(),
             writable: Vec::new(),
@@ -108,9 +121,14 @@ impl Tlb {
             self.filled.push(index as u16);
         }
         let physical = physical & !(PAGE_SIZE - 1);
-        let same = [entry.read, entry.write, entry.fetch].iter().all(|&t| t == page || t == none);
+        let same = [entry.read, entry.write, entry.fetch]
+            .iter()
+            .all(|&t| t == page || t == none);
         if !same || entry.host != host || self.cold[index].physical != physical {
-            *entry = Entry { host, ..empty(index) };
+            *entry = Entry {
+                host,
+                ..empty(index)
+            };
             self.cold[index].physical = physical;
         }
         entry
@@ -148,7 +166,9 @@ impl Tlb {
 
     /// True if a write tag for RAM page `index` may exist.
     pub(crate) fn may_write(&self, index: usize) -> bool {
-        self.writable.get(index / 64).is_some_and(|word| word & 1 << (index % 64) != 0)
+        self.writable
+            .get(index / 64)
+            .is_some_and(|word| word & 1 << (index % 64) != 0)
     }
 
     /// Drops every write tag for the page at host address `host`.

@@ -95,14 +95,17 @@ fn read_entry(ram: &GuestRam, address: u64, bytes: u64) -> u64 {
 /// Stores accessed and dirty bits. They make no cached translation stale, so tables are not told;
 /// code and the dirty log are.
 fn write_entry(ram: &mut GuestRam, address: u64, bytes: u64, value: u64) {
-    let Some(index) = ram.page_index(address) else { return };
+    let Some(index) = ram.page_index(address) else {
+        return;
+    };
     let table = ram.watch(index) & WATCH_TABLE != 0;
     let code = ram.watch(index) & WATCH_CODE != 0;
     if table && !code {
         ram.remove_watch(index, WATCH_TABLE);
     }
     let data = value.to_le_bytes();
-    ram.write(address, &data[..bytes as usize]).expect("the page is RAM");
+    ram.write(address, &data[..bytes as usize])
+        .expect("the page is RAM");
     if table && !code {
         ram.add_watch(index, WATCH_TABLE);
     }
@@ -152,7 +155,12 @@ pub(crate) fn walk(
         };
         let leaf = shift == 12 || (may_be_large && entry & LARGE != 0);
         if reserved(paging, entry, shift, leaf, may_be_large) {
-            return Err(error_code(paging, access, asker, ERROR_PRESENT | ERROR_RESERVED));
+            return Err(error_code(
+                paging,
+                access,
+                asker,
+                ERROR_PRESENT | ERROR_RESERVED,
+            ));
         }
         rights &= entry;
         no_execute |= entry_bytes == 8 && entry & NO_EXECUTE != 0;
@@ -180,7 +188,11 @@ pub(crate) fn walk(
         if entry & ACCESSED == 0 {
             write_entry(ram, address, entry_bytes, entry | ACCESSED);
         }
-        table = if entry_bytes == 4 { entry & 0xffff_f000 } else { entry & FRAME };
+        table = if entry_bytes == 4 {
+            entry & 0xffff_f000
+        } else {
+            entry & FRAME
+        };
         shift -= index_bits;
     }
 }

@@ -92,12 +92,20 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
 }
 
 fn privileged(core: &mut Core) -> Exec<()> {
-    if core.cpl != 0 { core.raise(Fault::protection(0)) } else { Ok(()) }
+    if core.cpl != 0 {
+        core.raise(Fault::protection(0))
+    } else {
+        Ok(())
+    }
 }
 
 /// Value of a 32- or 64-bit register operand of MOV to or from a control register.
 fn wide(core: &Core, number: u8) -> u64 {
-    if core.in_64bit() { core.reg::<u64>(number) } else { u64::from(core.reg::<u32>(number)) }
+    if core.in_64bit() {
+        core.reg::<u64>(number)
+    } else {
+        u64::from(core.reg::<u32>(number))
+    }
 }
 
 fn set_wide(core: &mut Core, number: u8, value: u64) {
@@ -153,7 +161,11 @@ fn clear_task_switched(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
 
 fn load_status_word(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     privileged(core)?;
-    let word = if op.aux == 1 { core.reg::<u16>(op.src) } else { core.load::<u16>(env, op)? };
+    let word = if op.aux == 1 {
+        core.reg::<u16>(op.src)
+    } else {
+        core.load::<u16>(env, op)?
+    };
     // Sets MP, EM, TS and PE; cannot clear PE.
     let keep = core.cr0 & !(cr0::MP | cr0::EM | cr0::TS);
     core.write_cr0(env.ram, keep | u64::from(word & 15))?;

@@ -63,7 +63,9 @@ impl Core {
             return;
         }
         let write = access == Access::Write;
-        let hits = self.hits(linear, size as u64, |c| c == ON_ACCESS || (write && c == ON_WRITE));
+        let hits = self.hits(linear, size as u64, |c| {
+            c == ON_ACCESS || (write && c == ON_WRITE)
+        });
         if hits != 0 {
             self.pending_debug |= hits;
             self.attention = true;
@@ -81,7 +83,11 @@ impl Core {
 
     /// Instruction breakpoints at linear address `linear`, as DR6 bits.
     pub(crate) fn execution_hits(&self, linear: u64) -> u64 {
-        if self.dr7 & 0xff == 0 { 0 } else { self.hits(linear, 1, |c| c == ON_EXECUTE) }
+        if self.dr7 & 0xff == 0 {
+            0
+        } else {
+            self.hits(linear, 1, |c| c == ON_EXECUTE)
+        }
     }
 
     /// True if an instruction breakpoint is armed.

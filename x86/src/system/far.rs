@@ -32,7 +32,11 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
             if insn.op0_kind() == OpKind::FarBranch16 {
                 op.imm = u64::from(insn.far_branch16());
             }
-            if insn.is_jmp_far() { far_direct::<false> } else { far_direct::<true> }
+            if insn.is_jmp_far() {
+                far_direct::<false>
+            } else {
+                far_direct::<true>
+            }
         }
         Mnemonic::Jmp if insn.is_jmp_far_indirect() && is_memory(insn, 0) => {
             op.aux = far_size();
@@ -48,7 +52,11 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
                 Code::Retfd | Code::Retfd_imm16 => 4,
                 _ => 8,
             };
-            op.imm = if insn.op_count() == 1 { u64::from(insn.immediate16()) } else { 0 };
+            op.imm = if insn.op_count() == 1 {
+                u64::from(insn.immediate16())
+            } else {
+                0
+            };
             return_far
         }
         Mnemonic::Iret => {
@@ -115,7 +123,11 @@ fn breakpoint(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
 }
 
 fn into(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    if core.flags.of() { core.software_interrupt(env, op, 4) } else { Ok(Flow::Leave) }
+    if core.flags.of() {
+        core.software_interrupt(env, op, 4)
+    } else {
+        Ok(Flow::Leave)
+    }
 }
 
 /// INT1: a trap-like #DB that skips the privilege check of the gate.
@@ -222,8 +234,16 @@ impl Core {
 
     /// The target lies within the limit that CS keeps in real and virtual-8086 mode.
     fn check_real_target(&mut self, offset: u64) -> Exec<()> {
-        let limit = if self.v8086() { 0xffff } else { self.segments[usize::from(SEG_CS)].limit };
-        if offset > u64::from(limit) { self.raise(Fault::protection(0)) } else { Ok(()) }
+        let limit = if self.v8086() {
+            0xffff
+        } else {
+            self.segments[usize::from(SEG_CS)].limit
+        };
+        if offset > u64::from(limit) {
+            self.raise(Fault::protection(0))
+        } else {
+            Ok(())
+        }
     }
 
     /// The target lies in the segment, or is canonical in 64-bit mode.
@@ -233,7 +253,11 @@ impl Core {
         } else {
             offset <= u64::from(code.limit())
         };
-        if fine { Ok(()) } else { self.raise(Fault::protection(0)) }
+        if fine {
+            Ok(())
+        } else {
+            self.raise(Fault::protection(0))
+        }
     }
 
     /// Pushes values of `width` bytes on the current stack, first one highest, all or nothing.
@@ -281,7 +305,11 @@ impl Core {
     ) -> Exec<Flow> {
         let error = selector_error(selector);
         let long = self.long_mode();
-        let known = if long { gate.kind() == 12 } else { matches!(gate.kind(), 4 | 12) };
+        let known = if long {
+            gate.kind() == 12
+        } else {
+            matches!(gate.kind(), 4 | 12)
+        };
         let rpl = (selector & 3) as u8;
         if !known || gate.dpl() < self.cpl.max(rpl) {
             return self.raise(Fault::protection(error));
@@ -367,9 +395,8 @@ impl Core {
             return self.raise(Fault::task(selector_error(self.tr.selector)));
         }
         let base = self.tr.base;
-        let mut rsp = self.system(|core| {
-            core.read::<u64>(env, base.wrapping_add(offset), crate::op::SEG_NONE)
-        })?;
+        let mut rsp = self
+            .system(|core| core.read::<u64>(env, base.wrapping_add(offset), crate::op::SEG_NONE))?;
         if !canonical(rsp) {
             return self.raise(Fault::stack(0));
         }
@@ -406,7 +433,9 @@ impl Core {
         } else {
             let at = self.gpr[4];
             self.gpr[4] = at.wrapping_add(op.imm);
-            let outer = self.stack_slot(env, width, 2).and_then(|rsp| Ok((rsp, self.stack_slot(env, width, 3)?)));
+            let outer = self
+                .stack_slot(env, width, 2)
+                .and_then(|rsp| Ok((rsp, self.stack_slot(env, width, 3)?)));
             self.gpr[4] = at;
             let (rsp, ss) = outer?;
             let stack = self.return_stack(env, ss as u16, rpl, &code)?;
@@ -429,7 +458,11 @@ impl Core {
             return self.raise(Fault::protection(error));
         };
         let rpl = (cs & 3) as u8;
-        let privileged = if code.is_conforming() { code.dpl() <= rpl } else { code.dpl() == rpl };
+        let privileged = if code.is_conforming() {
+            code.dpl() <= rpl
+        } else {
+            code.dpl() == rpl
+        };
         let odd = self.long_mode() && code.long() && code.big();
         if !code.is_code() || rpl < self.cpl || !privileged || odd {
             return self.raise(Fault::protection(error));
@@ -453,7 +486,12 @@ impl Core {
             if !null_allowed {
                 return self.raise(Fault::protection(0));
             }
-            return Ok(Segment { selector: ss, rights: u16::from(rpl) << 5, limit: 0, base: 0 });
+            return Ok(Segment {
+                selector: ss,
+                rights: u16::from(rpl) << 5,
+                limit: 0,
+                base: 0,
+            });
         }
         let error = selector_error(ss);
         let Some(mut found) = self.descriptor(env, ss)? else {
@@ -488,7 +526,12 @@ impl Core {
             let segment = self.segments[slot];
             let conforming = segment.rights & 0x1c == 0x1c;
             if segment.present() && !conforming && segment.dpl() < cpl {
-                self.segments[slot] = Segment { selector: 0, rights: 0, limit: 0, base: 0 };
+                self.segments[slot] = Segment {
+                    selector: 0,
+                    rights: 0,
+                    limit: 0,
+                    base: 0,
+                };
             }
         }
     }

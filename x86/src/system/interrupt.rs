@@ -66,7 +66,14 @@ impl Core {
                 (fault, false)
             }
             Event::Trap(fault) => (fault, false),
-            Event::External(vector) => (Fault { vector, error: None, address: 0 }, true),
+            Event::External(vector) => (
+                Fault {
+                    vector,
+                    error: None,
+                    address: 0,
+                },
+                true,
+            ),
         };
         let mut first_external = external;
         loop {
@@ -89,8 +96,12 @@ impl Core {
             }
             let doubles = !first_external
                 && ((contributory(fault.vector) && contributory(second.vector))
-                    || (fault.vector == 14 && (contributory(second.vector) || second.vector == 14)));
-            if fault.vector == 8 && !first_external && (contributory(second.vector) || second.vector == 14) {
+                    || (fault.vector == 14
+                        && (contributory(second.vector) || second.vector == 14)));
+            if fault.vector == 8
+                && !first_external
+                && (contributory(second.vector) || second.vector == 14)
+            {
                 self.shutdown = true;
                 break;
             }
@@ -165,7 +176,11 @@ impl Core {
         };
         let kind = (low >> 40 & 15) as u16;
         let is_system = low >> 44 & 1 == 0;
-        let known = if long { matches!(kind, 14 | 15) } else { matches!(kind, 5 | 6 | 7 | 14 | 15) };
+        let known = if long {
+            matches!(kind, 14 | 15)
+        } else {
+            matches!(kind, 5 | 6 | 7 | 14 | 15)
+        };
         if !is_system || !known {
             return self.raise(Fault::protection(error));
         }
@@ -180,7 +195,12 @@ impl Core {
         if kind < 8 {
             offset &= 0xffff;
         }
-        Ok(Gate { selector: (low >> 16) as u16, offset, ist: (low >> 32 & 7) as u8, kind })
+        Ok(Gate {
+            selector: (low >> 16) as u16,
+            offset,
+            ist: (low >> 32 & 7) as u8,
+            kind,
+        })
     }
 
     fn enter_long(
@@ -206,7 +226,14 @@ impl Core {
         if !canonical(gate.offset) {
             return self.raise(Fault::protection(ext));
         }
-        let mut frame = [u64::from(old_ss), self.gpr[4], entry.flags, u64::from(old_cs), entry.rip, 0];
+        let mut frame = [
+            u64::from(old_ss),
+            self.gpr[4],
+            entry.flags,
+            u64::from(old_cs),
+            entry.rip,
+            0,
+        ];
         let mut count = 5;
         if let Some(error) = entry.error {
             frame[5] = u64::from(error);
@@ -223,8 +250,7 @@ impl Core {
             Ok(())
         })?;
         self.mark_descriptor(env, code, 1)?;
-        self.segments[usize::from(SEG_CS)] =
-            code.segment((gate.selector & !3) | u16::from(cpl));
+        self.segments[usize::from(SEG_CS)] = code.segment((gate.selector & !3) | u16::from(cpl));
         self.cpl = cpl;
         if inner {
             self.load_null(SEG_SS, u16::from(cpl));
@@ -284,7 +310,11 @@ impl Core {
             return self.raise(Fault::protection(ext));
         }
         let width = if wide { 4 } else { 2 };
-        let error = if inner { selector_error(stack.selector) | ext } else { ext };
+        let error = if inner {
+            selector_error(stack.selector) | ext
+        } else {
+            ext
+        };
         let esp = self.push_frame(env, &stack, esp, width, cpl, &frame, error)?;
         self.mark_descriptor(env, code, 1)?;
         if self.v8086() {
@@ -295,7 +325,11 @@ impl Core {
         self.segments[usize::from(SEG_CS)] = code.segment((gate.selector & !3) | u16::from(cpl));
         self.segments[usize::from(SEG_SS)] = stack;
         self.cpl = cpl;
-        self.gpr[4] = if stack.big() { esp } else { (self.gpr[4] & !0xffff) | (esp & 0xffff) };
+        self.gpr[4] = if stack.big() {
+            esp
+        } else {
+            (self.gpr[4] & !0xffff) | (esp & 0xffff)
+        };
         self.rip = gate.offset;
         Ok(())
     }
@@ -326,23 +360,29 @@ impl Core {
                 return self.raise(Fault::stack(error));
             }
             let linear = stack.base.wrapping_add(esp) & 0xffff_ffff;
-            self.as_privilege(cpl, |core| {
-                match width {
-                    2 => core.write::<u16>(env, linear, SEG_NONE, u16::from64(value)),
-                    4 => core.write::<u32>(env, linear, SEG_NONE, u32::from64(value)),
-                    _ => core.write::<u64>(env, linear, SEG_NONE, value),
-                }
+            self.as_privilege(cpl, |core| match width {
+                2 => core.write::<u16>(env, linear, SEG_NONE, u16::from64(value)),
+                4 => core.write::<u32>(env, linear, SEG_NONE, u32::from64(value)),
+                _ => core.write::<u64>(env, linear, SEG_NONE, value),
             })?;
         }
         Ok(esp)
     }
 
     /// Stack segment and pointer for an inner privilege level, from the TSS.
-    pub(crate) fn inner_stack(&mut self, env: &mut Env<'_>, cpl: u8, ext: u16) -> Exec<(Segment, u64)> {
+    pub(crate) fn inner_stack(
+        &mut self,
+        env: &mut Env<'_>,
+        cpl: u8,
+        ext: u16,
+    ) -> Exec<(Segment, u64)> {
         let task_error = selector_error(self.tr.selector) | ext;
         let wide = self.tr.kind() & 8 != 0;
-        let (offset, size) =
-            if wide { (4 + 8 * u64::from(cpl), 6) } else { (2 + 4 * u64::from(cpl), 4) };
+        let (offset, size) = if wide {
+            (4 + 8 * u64::from(cpl), 6)
+        } else {
+            (2 + 4 * u64::from(cpl), 4)
+        };
         if offset + size - 1 > u64::from(self.tr.limit) {
             return self.raise(Fault::task(task_error));
         }
@@ -385,7 +425,11 @@ impl Core {
         let cs = u64::from(self.segments[usize::from(SEG_CS)].selector);
         let frame = [entry.flags, cs, entry.rip];
         let esp = self.push_frame(env, &stack, self.gpr[4], 2, 0, &frame, 0)?;
-        self.gpr[4] = if stack.big() { esp } else { (self.gpr[4] & !0xffff) | (esp & 0xffff) };
+        self.gpr[4] = if stack.big() {
+            esp
+        } else {
+            (self.gpr[4] & !0xffff) | (esp & 0xffff)
+        };
         self.load_real_code((target >> 16) as u16);
         self.rip = u64::from(target & 0xffff);
         self.flags.system &= !(flags::TF | flags::IF | flags::RF | flags::AC);

@@ -19,7 +19,11 @@ use crate::word::Word;
 pub(crate) fn select(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<Selected> {
     match insn.mnemonic() {
         Mnemonic::In | Mnemonic::Out => {
-            let port = if insn.mnemonic() == Mnemonic::In { 1 } else { 0 };
+            let port = if insn.mnemonic() == Mnemonic::In {
+                1
+            } else {
+                0
+            };
             if insn.op_kind(port) == OpKind::Immediate8 {
                 op.aux = 1;
                 op.imm = u64::from(insn.immediate8());
@@ -63,7 +67,11 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<
 }
 
 fn port_of(core: &Core, op: &Op) -> u16 {
-    if op.aux == 1 { op.imm as u16 } else { core.gpr[2] as u16 }
+    if op.aux == 1 {
+        op.imm as u16
+    } else {
+        core.gpr[2] as u16
+    }
 }
 
 fn input<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -83,11 +91,7 @@ fn output<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
 }
 
 /// One iteration of INS or OUTS, with or without REP.
-fn string<T: Word, const INPUT: bool>(
-    core: &mut Core,
-    env: &mut Env<'_>,
-    op: &Op,
-) -> Exec<Flow> {
+fn string<T: Word, const INPUT: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let port = core.gpr[2] as u16;
     let mask = if op.bits & ADDRESS_16 != 0 {
         0xffff
@@ -112,7 +116,11 @@ fn string<T: Word, const INPUT: bool>(
         let value = core.read::<T>(env, linear, op.seg)?;
         core.port_write(env, port, value);
     }
-    let step = if core.flags.has(flags::DF) { T::BYTES.wrapping_neg() } else { T::BYTES };
+    let step = if core.flags.has(flags::DF) {
+        T::BYTES.wrapping_neg()
+    } else {
+        T::BYTES
+    };
     set_masked(&mut core.gpr[pointer], offset.wrapping_add(step), mask);
     if !repeated {
         return Ok(Flow::Leave);
@@ -143,7 +151,8 @@ impl Core {
     fn port_write<T: Word>(&mut self, env: &mut Env<'_>, port: u16, value: T) {
         self.note_port_access(port, T::BYTES as u8);
         let at = self.progress();
-        env.bus.io_write(env.ram, at, port, T::BYTES as u8, value.to64() as u32);
+        env.bus
+            .io_write(env.ram, at, port, T::BYTES as u8, value.to64() as u32);
         self.follow_device(env.ram);
     }
 

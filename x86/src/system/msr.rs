@@ -25,8 +25,9 @@ const IA32_SYSENTER_ESP: u32 = 0x175;
 const IA32_SYSENTER_EIP: u32 = 0x176;
 const IA32_MISC_ENABLE: u32 = 0x1a0;
 const MTRR_VARIABLE: std::ops::RangeInclusive<u32> = 0x200..=0x20f;
-const MTRR_FIXED: [u32; 11] =
-    [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
+const MTRR_FIXED: [u32; 11] = [
+    0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
+];
 const IA32_PAT: u32 = 0x277;
 const IA32_MTRR_DEF_TYPE: u32 = 0x2ff;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
@@ -56,8 +57,14 @@ pub(crate) fn select(insn: &Instruction, _: &mut Op, _: CodeSize) -> Option<Sele
 
 fn read(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
     let index = core.reg::<u32>(1);
-    let value = if core.cpl == 0 { core.read_msr(env, index) } else { None };
-    let Some(value) = value else { return core.raise(Fault::protection(0)) };
+    let value = if core.cpl == 0 {
+        core.read_msr(env, index)
+    } else {
+        None
+    };
+    let Some(value) = value else {
+        return core.raise(Fault::protection(0));
+    };
     core.set_reg::<u32>(0, value as u32);
     core.set_reg::<u32>(2, (value >> 32) as u32);
     Ok(Flow::Leave)
@@ -66,7 +73,11 @@ fn read(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
 fn write(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
     let index = core.reg::<u32>(1);
     let value = u64::from(core.reg::<u32>(0)) | u64::from(core.reg::<u32>(2)) << 32;
-    let done = if core.cpl == 0 { core.write_msr(env, index, value) } else { None };
+    let done = if core.cpl == 0 {
+        core.write_msr(env, index, value)
+    } else {
+        None
+    };
     if done.is_none() {
         return core.raise(Fault::protection(0));
     }
@@ -130,7 +141,11 @@ impl Core {
             // Fast strings may be switched; nothing else that can be written is there.
             IA32_MISC_ENABLE => msr.misc_enable = (msr.misc_enable & !1) | (value & 1),
             IA32_PAT => {
-                if !value.to_le_bytes().iter().all(|&kind| memory_type(u64::from(kind), true)) {
+                if !value
+                    .to_le_bytes()
+                    .iter()
+                    .all(|&kind| memory_type(u64::from(kind), true))
+                {
                     return None;
                 }
                 msr.pat = value;
@@ -161,7 +176,11 @@ impl Core {
                 msr.tsc_aux = value;
             }
             IA32_TSC_DEADLINE => {
-                let deadline = if value == 0 { 0 } else { value.wrapping_sub(msr.tsc_adjust).max(1) };
+                let deadline = if value == 0 {
+                    0
+                } else {
+                    value.wrapping_sub(msr.tsc_adjust).max(1)
+                };
                 self.write_bus_msr(env, index, deadline)?;
             }
             IA32_APIC_BASE => self.write_bus_msr(env, index, value)?,
@@ -170,14 +189,19 @@ impl Core {
                 let above = value >> crate::mmu::PHYSICAL_BITS != 0;
                 let is_base = index & 1 == 0;
                 let reserved = if is_base { 0xf00 } else { 0x7ff };
-                if above || value & reserved != 0 || (is_base && !memory_type(value & 0xff, false)) {
+                if above || value & reserved != 0 || (is_base && !memory_type(value & 0xff, false))
+                {
                     return None;
                 }
                 msr.mtrr_variable[(index & 15) as usize] = value;
             }
             _ => {
                 let position = MTRR_FIXED.iter().position(|&fixed| fixed == index)?;
-                if !value.to_le_bytes().iter().all(|&kind| memory_type(u64::from(kind), false)) {
+                if !value
+                    .to_le_bytes()
+                    .iter()
+                    .all(|&kind| memory_type(u64::from(kind), false))
+                {
                     return None;
                 }
                 msr.mtrr_fixed[position] = value;
@@ -212,7 +236,9 @@ impl Core {
 
     /// The TSC as the guest reads it.
     pub(crate) fn tsc(&self, env: &Env<'_>) -> u64 {
-        env.bus.tsc(self.progress()).wrapping_add(self.msr.tsc_adjust)
+        env.bus
+            .tsc(self.progress())
+            .wrapping_add(self.msr.tsc_adjust)
     }
 }
 

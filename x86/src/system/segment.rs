@@ -70,7 +70,11 @@ impl Descriptor {
 
     pub(crate) fn limit(&self) -> u32 {
         let raw = (self.low & 0xffff) as u32 | (self.low >> 32 & 0xf_0000) as u32;
-        if self.rights() & RIGHTS_GRANULAR != 0 { raw << 12 | 0xfff } else { raw }
+        if self.rights() & RIGHTS_GRANULAR != 0 {
+            raw << 12 | 0xfff
+        } else {
+            raw
+        }
     }
 
     /// Base of an 8-byte descriptor.
@@ -85,7 +89,12 @@ impl Descriptor {
 
     /// The hidden part for a segment register.
     pub(crate) fn segment(&self, selector: u16) -> Segment {
-        Segment { selector, rights: self.rights(), limit: self.limit(), base: self.base() }
+        Segment {
+            selector,
+            rights: self.rights(),
+            limit: self.limit(),
+            base: self.base(),
+        }
     }
 }
 
@@ -101,12 +110,22 @@ impl Core {
         } else {
             let usable = self.ldtr.present();
             let limit = self.ldtr.limit.min(0xffff) as u16;
-            (TableRegister { base: self.ldtr.base, limit }, usable)
+            (
+                TableRegister {
+                    base: self.ldtr.base,
+                    limit,
+                },
+                usable,
+            )
         }
     }
 
     /// Reads the 8-byte descriptor of a selector; `None` if it lies outside its table.
-    pub(crate) fn descriptor(&mut self, env: &mut Env<'_>, selector: u16) -> Exec<Option<Descriptor>> {
+    pub(crate) fn descriptor(
+        &mut self,
+        env: &mut Env<'_>,
+        selector: u16,
+    ) -> Exec<Option<Descriptor>> {
         let (table, usable) = self.table_of(selector);
         let offset = u64::from(selector & !7);
         if !usable || offset + 7 > u64::from(table.limit) {
@@ -114,7 +133,11 @@ impl Core {
         }
         let address = self.table_address(table.base, offset);
         let low = self.system(|core| core.read::<u64>(env, address, SEG_NONE))?;
-        Ok(Some(Descriptor { low, high: 0, address }))
+        Ok(Some(Descriptor {
+            low,
+            high: 0,
+            address,
+        }))
     }
 
     /// Reads a system descriptor: 16 bytes in IA-32e mode. `None` if outside its table.
@@ -123,7 +146,9 @@ impl Core {
         env: &mut Env<'_>,
         selector: u16,
     ) -> Exec<Option<Descriptor>> {
-        let Some(mut found) = self.descriptor(env, selector)? else { return Ok(None) };
+        let Some(mut found) = self.descriptor(env, selector)? else {
+            return Ok(None);
+        };
         if self.long_mode() {
             let (table, _) = self.table_of(selector);
             if u64::from(selector & !7) + 15 > u64::from(table.limit) {
@@ -137,7 +162,11 @@ impl Core {
 
     pub(crate) fn table_address(&self, base: u64, offset: u64) -> u64 {
         let address = base.wrapping_add(offset);
-        if self.long_mode() { address } else { address & 0xffff_ffff }
+        if self.long_mode() {
+            address
+        } else {
+            address & 0xffff_ffff
+        }
     }
 
     /// Sets a descriptor's accessed bit (or other type bits) in memory and in the copy.
@@ -184,7 +213,10 @@ impl Core {
             (right, Fault::stack(error))
         } else {
             let privileged = found.dpl() >= self.cpl.max(rpl);
-            (found.is_readable() && (found.is_conforming() || privileged), Fault::not_present(error))
+            (
+                found.is_readable() && (found.is_conforming() || privileged),
+                Fault::not_present(error),
+            )
         };
         if !allowed {
             return self.raise(Fault::protection(error));
@@ -200,8 +232,17 @@ impl Core {
 
     /// A null selector: unusable, base and limit 0 (in 64-bit mode the base of FS and GS goes too).
     pub(crate) fn load_null(&mut self, slot: u8, selector: u16) {
-        let dpl = if slot == SEG_SS { u16::from(self.cpl) << 5 } else { 0 };
-        self.segments[usize::from(slot)] = Segment { selector, rights: dpl, limit: 0, base: 0 };
+        let dpl = if slot == SEG_SS {
+            u16::from(self.cpl) << 5
+        } else {
+            0
+        };
+        self.segments[usize::from(slot)] = Segment {
+            selector,
+            rights: dpl,
+            limit: 0,
+            base: 0,
+        };
         self.mode_changed();
     }
 
@@ -229,14 +270,19 @@ impl Core {
         if selector & !3 == 0 {
             return Ok(None);
         }
-        let Some(found) = self.descriptor(env, selector)? else { return Ok(None) };
+        let Some(found) = self.descriptor(env, selector)? else {
+            return Ok(None);
+        };
         let rpl = (selector & 3) as u8;
         let seen = found.is_conforming() || found.dpl() >= self.cpl.max(rpl);
         let known = found.is_code_data() || valid.contains(&found.kind());
         if !seen || !known {
             return Ok(None);
         }
-        if !found.is_code_data() && self.long_mode() && self.system_descriptor(env, selector)?.is_none() {
+        if !found.is_code_data()
+            && self.long_mode()
+            && self.system_descriptor(env, selector)?.is_none()
+        {
             return Ok(None);
         }
         Ok(Some(found))
@@ -247,21 +293,34 @@ impl Core {
         if selector & !3 == 0 {
             return Ok(false);
         }
-        let Some(found) = self.descriptor(env, selector)? else { return Ok(false) };
+        let Some(found) = self.descriptor(env, selector)? else {
+            return Ok(false);
+        };
         let rpl = (selector & 3) as u8;
         let privileged = found.is_conforming() || found.dpl() >= self.cpl.max(rpl);
-        let able = if write { found.is_writable_data() } else { found.is_readable() };
+        let able = if write {
+            found.is_writable_data()
+        } else {
+            found.is_readable()
+        };
         Ok(privileged && able)
     }
 
     /// LLDT.
     pub(crate) fn load_ldt(&mut self, env: &mut Env<'_>, selector: u16) -> Exec<()> {
         if selector & !3 == 0 {
-            self.ldtr = Segment { selector, ..Segment::default() };
+            self.ldtr = Segment {
+                selector,
+                ..Segment::default()
+            };
             return Ok(());
         }
         let error = selector_error(selector);
-        let found = if selector & 4 == 0 { self.system_descriptor(env, selector)? } else { None };
+        let found = if selector & 4 == 0 {
+            self.system_descriptor(env, selector)?
+        } else {
+            None
+        };
         let Some(found) = found.filter(|f| !f.is_code_data() && f.kind() == 2) else {
             return self.raise(Fault::protection(error));
         };
@@ -278,7 +337,11 @@ impl Core {
         if selector & !3 == 0 {
             return self.raise(Fault::protection(0));
         }
-        let found = if selector & 4 == 0 { self.system_descriptor(env, selector)? } else { None };
+        let found = if selector & 4 == 0 {
+            self.system_descriptor(env, selector)?
+        } else {
+            None
+        };
         let long = self.long_mode();
         let available = |kind: u16| kind == 9 || (kind == 1 && !long);
         let Some(mut found) = found.filter(|f| !f.is_code_data() && available(f.kind())) else {
@@ -289,7 +352,10 @@ impl Core {
         }
         let segment = self.system_segment(&found, selector)?;
         self.mark_descriptor(env, &mut found, 2)?;
-        self.tr = Segment { rights: found.rights(), ..segment };
+        self.tr = Segment {
+            rights: found.rights(),
+            ..segment
+        };
         Ok(())
     }
 

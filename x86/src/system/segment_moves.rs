@@ -13,7 +13,9 @@ use crate::op::{CodeSize, Flow, Op, SEG_CS, SEG_SS, Selected};
 /// Names the handler. `op.dst` or `op.src` is the segment slot, `op.aux` the operand size in bytes.
 pub(crate) fn select(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<Selected> {
     let is_segment = |n: u32| {
-        insn.op_count() > n && insn.op_kind(n) == OpKind::Register && insn.op_register(n).is_segment_register()
+        insn.op_count() > n
+            && insn.op_kind(n) == OpKind::Register
+            && insn.op_register(n).is_segment_register()
     };
     match insn.mnemonic() {
         Mnemonic::Mov if is_segment(0) => {

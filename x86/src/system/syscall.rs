@@ -30,13 +30,23 @@ pub(crate) fn select(insn: &Instruction, _: &mut Op, _: CodeSize) -> Option<Sele
 fn flat_code(selector: u16, dpl: u16, long: bool) -> Segment {
     let width = if long { RIGHTS_LONG } else { RIGHTS_BIG };
     let rights = 0x1b | dpl << 5 | RIGHTS_PRESENT | width | RIGHTS_GRANULAR;
-    Segment { selector, rights, limit: u32::MAX, base: 0 }
+    Segment {
+        selector,
+        rights,
+        limit: u32::MAX,
+        base: 0,
+    }
 }
 
 /// A flat stack segment.
 fn flat_stack(selector: u16, dpl: u16) -> Segment {
     let rights = 0x13 | dpl << 5 | RIGHTS_PRESENT | RIGHTS_BIG | RIGHTS_GRANULAR;
-    Segment { selector, rights, limit: u32::MAX, base: 0 }
+    Segment {
+        selector,
+        rights,
+        limit: u32::MAX,
+        base: 0,
+    }
 }
 
 fn enter_level(core: &mut Core, cpl: u8, code: Segment, stack: Segment) {
@@ -80,8 +90,13 @@ fn sysret<const LONG: bool>(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Fl
     if core.cpl != 0 || (LONG && !canonical(core.gpr[1])) {
         return core.raise(Fault::protection(0));
     }
-    core.rip = if LONG { core.gpr[1] } else { core.gpr[1] & 0xffff_ffff };
-    core.flags.set_value(core.gpr[11] & !(flags::RF | flags::VM));
+    core.rip = if LONG {
+        core.gpr[1]
+    } else {
+        core.gpr[1] & 0xffff_ffff
+    };
+    core.flags
+        .set_value(core.gpr[11] & !(flags::RF | flags::VM));
     let base = (core.msr.star >> 48) as u16;
     let code = if LONG { base.wrapping_add(16) } else { base } | 3;
     let stack = flat_stack(base.wrapping_add(8) | 3, 3);

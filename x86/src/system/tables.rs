@@ -33,7 +33,10 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<
         Mnemonic::Lgdt | Mnemonic::Lidt | Mnemonic::Sgdt | Mnemonic::Sidt => {
             op.aux = if size == CodeSize::Bits64 {
                 8
-            } else if matches!(insn.code(), iced_x86::Code::Lgdt_m1632_16 | iced_x86::Code::Lidt_m1632_16) {
+            } else if matches!(
+                insn.code(),
+                iced_x86::Code::Lgdt_m1632_16 | iced_x86::Code::Lidt_m1632_16
+            ) {
                 // A 16-bit load takes 24 bits of base.
                 2
             } else {
@@ -72,7 +75,11 @@ fn set_source(insn: &Instruction, op: &mut Op, n: u32) {
 
 /// The 16-bit selector operand, from a register or memory.
 fn selector_operand(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<u16> {
-    if op.aux == 0 { core.load::<u16>(env, op) } else { Ok(core.reg::<u16>(op.src)) }
+    if op.aux == 0 {
+        core.load::<u16>(env, op)
+    } else {
+        Ok(core.reg::<u16>(op.src))
+    }
 }
 
 fn umip(core: &mut Core) -> Exec<()> {
@@ -146,7 +153,11 @@ fn load_selector<const TASK: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) 
 fn store_selector<const TASK: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     needs_protected(core)?;
     umip(core)?;
-    let selector = if TASK { core.tr.selector } else { core.ldtr.selector };
+    let selector = if TASK {
+        core.tr.selector
+    } else {
+        core.ldtr.selector
+    };
     match op.aux {
         0 => core.store::<u16>(env, op, selector)?,
         2 => core.set_reg::<u16>(op.dst, selector),
@@ -167,8 +178,11 @@ fn set_sized(core: &mut Core, op: &Op, value: u64) {
 fn access_rights(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     needs_protected(core)?;
     let selector = selector_operand(core, env, op)?;
-    let types: &[u16] =
-        if core.long_mode() { &[2, 9, 11, 12] } else { &[1, 2, 3, 4, 5, 9, 11, 12] };
+    let types: &[u16] = if core.long_mode() {
+        &[2, 9, 11, 12]
+    } else {
+        &[1, 2, 3, 4, 5, 9, 11, 12]
+    };
     let found = core.visible_descriptor(env, selector, types)?;
     if let Some(found) = found {
         set_sized(core, op, found.low >> 32 & 0x00ff_ff00);
@@ -180,7 +194,11 @@ fn access_rights(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
 fn segment_limit(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     needs_protected(core)?;
     let selector = selector_operand(core, env, op)?;
-    let types: &[u16] = if core.long_mode() { &[2, 9, 11] } else { &[1, 2, 3, 9, 11] };
+    let types: &[u16] = if core.long_mode() {
+        &[2, 9, 11]
+    } else {
+        &[1, 2, 3, 9, 11]
+    };
     let found = core.visible_descriptor(env, selector, types)?;
     if let Some(found) = found {
         set_sized(core, op, u64::from(found.limit()));
@@ -201,7 +219,11 @@ fn adjust_rpl(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     needs_protected(core)?;
     let rpl = core.reg::<u16>(op.src) & 3;
     let raise = |selector: u16| {
-        if selector & 3 < rpl { Some((selector & !3) | rpl) } else { None }
+        if selector & 3 < rpl {
+            Some((selector & !3) | rpl)
+        } else {
+            None
+        }
     };
     let adjusted = if op.aux == 0 {
         let (selector, place) = core.load_to_modify::<u16>(env, op)?;

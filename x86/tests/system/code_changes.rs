@@ -82,7 +82,10 @@ fn the_same_bytes_run_at_two_addresses() {
     bench.state.gpr[RDI] = CODE + 0x1800;
     bench.state.gpr[RSI] = ALIAS + 0x800;
     let outcome = bench.run();
-    assert_eq!((outcome.register(8), outcome.register(RAX)), (CODE + 0x1807, ALIAS + 0x807));
+    assert_eq!(
+        (outcome.register(8), outcome.register(RAX)),
+        (CODE + 0x1807, ALIAS + 0x807)
+    );
 }
 
 /// Calls, twice, an instruction that lies across two pages, with `between` in between.
@@ -129,7 +132,10 @@ fn a_crossing_instruction_follows_its_second_page() {
     });
     back.state.gpr[RDX] = back.entry_address(ALIAS + 0x1000, 12);
     let outcome = back.run();
-    assert_eq!((outcome.register(9), outcome.register(RAX)), (0x8877_6611, 0x4433_2211));
+    assert_eq!(
+        (outcome.register(9), outcome.register(RAX)),
+        (0x8877_6611, 0x4433_2211)
+    );
     let mut gone = crossing(|a| a.and(byte_ptr(rdx), 0xfe));
     gone.state.gpr[RDX] = gone.entry_address(ALIAS + 0x1000, 12);
     let outcome = gone.run();

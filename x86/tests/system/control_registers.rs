@@ -106,7 +106,9 @@ fn level_3_touches_none_of_them() {
         [0x0f, 0x06, 0x90],
         [0x0f, 0x09, 0x90],
     ] {
-        Bench::long_user(|a| a.db(&bytes)).run().expect(13, Some(0), USER_CODE);
+        Bench::long_user(|a| a.db(&bytes))
+            .run()
+            .expect(13, Some(0), USER_CODE);
     }
 }
 

@@ -30,7 +30,9 @@ fn a_write_traps_after_the_instruction() {
     // One byte of overlap is enough, and the address is rounded down to its length.
     bench(WRITES, DATA - 4).run().halted_before(3);
     bench(WRITES, DATA + 3).run().expect_at(1, None, 1);
-    bench(0x400 | 1 | 0b0001 << 16, DATA + 1).run().expect_at(1, None, 1);
+    bench(0x400 | 1 | 0b0001 << 16, DATA + 1)
+        .run()
+        .expect_at(1, None, 1);
     let quiet = bench(0x400 | 1 | 0b0001 << 16, DATA + 2).run();
     quiet.halted_before(3);
     assert_eq!(quiet.state.dr6, NONE);
@@ -280,5 +282,7 @@ fn fixed_bits_of_dr6_and_dr7_stay() {
         bench.state.gpr[RAX] = 1 << 32;
         bench.run().expect(13, Some(0), CODE);
     }
-    Bench::long_user(|a| a.mov(rax, dr0)).run().expect(13, Some(0), USER_CODE);
+    Bench::long_user(|a| a.mov(rax, dr0))
+        .run()
+        .expect(13, Some(0), USER_CODE);
 }

@@ -216,7 +216,11 @@ fn a_page_fault_in_the_delivery_of_a_page_fault_is_a_double_fault() {
     bench.gate64(8, 0x8e, 1);
     bench.map(STACK0 - 0x1000, 0);
     let outcome = first_faults(bench, 8, Some(0));
-    assert_eq!(outcome.state.cr2, STACK0 - 8, "CR2 is that of the second fault");
+    assert_eq!(
+        outcome.state.cr2,
+        STACK0 - 8,
+        "CR2 is that of the second fault"
+    );
 }
 
 #[test]
@@ -287,7 +291,11 @@ fn legacy_stack_switch_checks_the_stack_segment() {
     ] {
         let outcome = bench(selector).run();
         assert_eq!(outcome.end, End::Shutdown);
-        assert_eq!(outcome.state.rip, handler_of(vector), "selector {selector:#x}");
+        assert_eq!(
+            outcome.state.rip,
+            handler_of(vector),
+            "selector {selector:#x}"
+        );
         let top = outcome.state.gpr[RSP];
         assert_eq!(outcome.read32(top), error, "selector {selector:#x}");
         assert_eq!(u64::from(outcome.read32(top + 4)), USER_CODE);

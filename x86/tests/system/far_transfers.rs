@@ -43,7 +43,10 @@ fn gate64(bench: &mut Bench, rights: u8, selector: u16, offset: u64) {
 #[test]
 fn a_far_jump_and_call_in_64_bit_mode() {
     let outcome = long(false, KERNEL_CS, TARGET).run();
-    assert_eq!((outcome.register(RSP), outcome.state.rip), (STACK, TARGET + 1));
+    assert_eq!(
+        (outcome.register(RSP), outcome.state.rip),
+        (STACK, TARGET + 1)
+    );
     let outcome = long(true, KERNEL_CS, TARGET).run();
     assert_eq!(outcome.register(RSP), STACK - 16);
     assert_eq!(outcome.read64(STACK - 8), u64::from(KERNEL_CS));
@@ -110,7 +113,12 @@ fn far_return_to_level_3_and_back_by_a_gate() {
     let outcome = bench.run();
     assert_eq!(outcome.register(RSP), STACK0 - 32);
     let frame = [0, 1, 2, 3].map(|slot| outcome.read64(STACK0 - 32 + 8 * slot));
-    let expected = [USER_CODE + 8, u64::from(USER_CS), USER_STACK, u64::from(USER_DS)];
+    let expected = [
+        USER_CODE + 8,
+        u64::from(USER_CS),
+        USER_STACK,
+        u64::from(USER_DS),
+    ];
     assert_eq!(frame, expected);
     assert_eq!(outcome.register(RBX), 0, "SS is null");
 }
@@ -164,11 +172,8 @@ fn a_legacy_gate_copies_its_parameters() {
         a.db(&(SPARE | 3).to_le_bytes())?;
         a.ud2()
     });
-    let gate = TARGET & 0xffff
-        | u64::from(KERNEL_CS) << 16
-        | 2 << 32
-        | 0xec << 40
-        | (TARGET >> 16) << 48;
+    let gate =
+        TARGET & 0xffff | u64::from(KERNEL_CS) << 16 | 2 << 32 | 0xec << 40 | (TARGET >> 16) << 48;
     bench.write64(GDT + u64::from(SPARE), gate);
     bench.code(32, TARGET, |a| {
         a.mov(eax, dword_ptr(esp + 8))?;
@@ -179,8 +184,14 @@ fn a_legacy_gate_copies_its_parameters() {
     let outcome = bench.run();
     let trap = outcome.trap();
     assert_eq!(trap.vector, 6);
-    assert_eq!(trap.rsp, USER_STACK, "RETF 8 drops the parameters of both stacks");
-    assert_eq!((outcome.state.gpr[RAX], outcome.state.gpr[RBX]), (0x2222, 0x1111));
+    assert_eq!(
+        trap.rsp, USER_STACK,
+        "RETF 8 drops the parameters of both stacks"
+    );
+    assert_eq!(
+        (outcome.state.gpr[RAX], outcome.state.gpr[RBX]),
+        (0x2222, 0x1111)
+    );
     assert_eq!(outcome.state.gpr[RCX], STACK0 - 24);
 }
 

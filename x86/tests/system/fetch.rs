@@ -40,7 +40,10 @@ fn a_fetch_fault_waits_until_the_instruction_is_reached() {
     assert_eq!(outcome.state.gpr[RBX], 2);
     // HLT as the last byte never asks for the next page.
     let outcome = at_page_end(&[0xf4], 0).run();
-    assert_eq!((outcome.end, outcome.state.rip), (End::Halted, PAGE + 0x1000));
+    assert_eq!(
+        (outcome.end, outcome.state.rip),
+        (End::Halted, PAGE + 0x1000)
+    );
 }
 
 #[test]
@@ -88,7 +91,10 @@ fn code_segments_end_at_their_limit() {
     };
     let code = CODE as u32;
     let outcome = bench(code + 6);
-    assert_eq!((outcome.end, outcome.state.gpr[RAX]), (End::Halted, 0x1234_5678));
+    assert_eq!(
+        (outcome.end, outcome.state.gpr[RAX]),
+        (End::Halted, 0x1234_5678)
+    );
     let outcome = bench(code + 5);
     outcome.expect(13, Some(0), CODE + 6);
     let outcome = bench(code + 4);
@@ -151,7 +157,7 @@ fn jumps_to_where_no_code_can_be() {
     jump.state.gpr[RCX] = 1 << 47;
     jump.run().expect(13, Some(0), CODE);
     let mut edge = Bench::long(|_| Ok(()));
-    edge.map(0x7fff_ffff_f000, CODE + 0x4000 | P);
+    edge.map(0x7fff_ffff_f000, (CODE + 0x4000) | P);
     edge.write(CODE + 0x4ffe, &[0xff, 0xc3]);
     edge.state.rip = 0x7fff_ffff_fffe;
     let outcome = edge.run();

@@ -15,10 +15,16 @@ fn user_interrupt_uses_rsp0_and_an_aligned_frame() {
     bench.at(4, Event::Interrupt(0x50));
     let outcome = bench.run();
     let trap = outcome.expect(0x50, None, USER_CODE);
-    assert_eq!((trap.cs, trap.ss, trap.rsp), (USER_CS, USER_DS, USER_STACK - 3));
+    assert_eq!(
+        (trap.cs, trap.ss, trap.rsp),
+        (USER_CS, USER_DS, USER_STACK - 3)
+    );
     assert_eq!(trap.flags, IF | 2);
     assert_eq!(outcome.state.gpr[RSP], STACK0 - 16 - 40);
-    assert_eq!(outcome.state.segments[2].selector, 0, "SS is null at level 0");
+    assert_eq!(
+        outcome.state.segments[2].selector, 0,
+        "SS is null at level 0"
+    );
     assert_eq!(outcome.bus.uses(), [Use::Acknowledge(0x50)]);
 }
 
@@ -103,7 +109,13 @@ fn iretq(to: u64, code: u16, flags: u64, top: u64, stack: u16) -> Bench {
 
 #[test]
 fn iretq_goes_to_level_3() {
-    let mut bench = iretq(USER_CODE, USER_CS, 2 | IF | AC | 3 << 12, USER_STACK, USER_DS);
+    let mut bench = iretq(
+        USER_CODE,
+        USER_CS,
+        2 | IF | AC | 3 << 12,
+        USER_STACK,
+        USER_DS,
+    );
     bench.code(64, USER_CODE, |a| a.ud2());
     let outcome = bench.run();
     let trap = outcome.expect(6, None, USER_CODE);
@@ -139,11 +151,23 @@ fn iretq_refuses_what_it_must() {
     };
     refuse(iretq(1 << 50, USER_CS, 2, USER_STACK, USER_DS), 13, 0);
     refuse(iretq(USER_CODE, 0, 2, USER_STACK, USER_DS), 13, 0);
-    refuse(iretq(USER_CODE, USER_CS & !3, 2, USER_STACK, USER_DS), 13, USER_CS & !3);
-    refuse(iretq(USER_CODE, USER_DS, 2, USER_STACK, USER_DS), 13, USER_DS & !3);
+    refuse(
+        iretq(USER_CODE, USER_CS & !3, 2, USER_STACK, USER_DS),
+        13,
+        USER_CS & !3,
+    );
+    refuse(
+        iretq(USER_CODE, USER_DS, 2, USER_STACK, USER_DS),
+        13,
+        USER_DS & !3,
+    );
     refuse(iretq(USER_CODE, USER_CS, 2, USER_STACK, 0), 13, 0);
     refuse(iretq(USER_CODE, USER_CS, 2, USER_STACK, 3), 13, 0);
-    refuse(iretq(USER_CODE, USER_CS, 2, USER_STACK, KERNEL_DS | 3), 13, KERNEL_DS);
+    refuse(
+        iretq(USER_CODE, USER_CS, 2, USER_STACK, KERNEL_DS | 3),
+        13,
+        KERNEL_DS,
+    );
     refuse(iretq(CODE, KERNEL_CS, 2, STACK, USER_DS), 13, USER_DS & !3);
     let mut absent = iretq(CODE, SPARE, 2, STACK, KERNEL_DS);
     absent.describe(SPARE, CODE64 & !0x80, 0, 0);
@@ -175,12 +199,22 @@ fn level_3_cannot_iret_to_more_than_it_has() {
     bench.state.gpr[RSP] = top;
     bench.code(64, USER_CODE + 16, |a| a.ud2());
     let flags = 2 | 3 << 12 | 1 << 19 | 1 << 20 | 1 << 21;
-    let frame = [USER_CODE + 16, u64::from(USER_CS), flags, USER_STACK, u64::from(USER_DS)];
+    let frame = [
+        USER_CODE + 16,
+        u64::from(USER_CS),
+        flags,
+        USER_STACK,
+        u64::from(USER_DS),
+    ];
     for (slot, value) in frame.into_iter().enumerate() {
         bench.write64(top + 8 * slot as u64, value);
     }
     let trap = bench.run().expect(6, None, USER_CODE + 16);
-    assert_eq!(trap.flags, 2 | IF | RF | 1 << 21, "neither IF nor IOPL, VIF, VIP");
+    assert_eq!(
+        trap.flags,
+        2 | IF | RF | 1 << 21,
+        "neither IF nor IOPL, VIF, VIP"
+    );
 }
 
 #[test]
@@ -244,7 +278,10 @@ fn legacy_interrupt_switches_stacks() {
     assert_eq!((trap.cs, trap.ss, trap.rsp), (USER_CS, USER_DS, USER_STACK));
     assert_eq!(outcome.state.gpr[RSP], STACK0 - 20);
     assert_eq!(outcome.state.segments[2].selector, KERNEL_DS);
-    assert_eq!(outcome.state.segments[3].selector, USER_DS, "data segments stay");
+    assert_eq!(
+        outcome.state.segments[3].selector, USER_DS,
+        "data segments stay"
+    );
 }
 
 #[test]
@@ -281,7 +318,13 @@ fn a_16_bit_gate_pushes_words() {
 fn iretd_returns_to_level_3_and_drops_data_segments() {
     let mut bench = Bench::protected(|a| a.iretd());
     bench.state.gpr[RSP] = STACK - 20;
-    let frame = [USER_CODE as u32, u32::from(USER_CS), 2, USER_STACK as u32, u32::from(USER_DS)];
+    let frame = [
+        USER_CODE as u32,
+        u32::from(USER_CS),
+        2,
+        USER_STACK as u32,
+        u32::from(USER_DS),
+    ];
     for (slot, value) in frame.into_iter().enumerate() {
         bench.write32(STACK - 20 + 4 * slot as u64, value);
     }

@@ -16,7 +16,11 @@ fn ports_reach_the_bus_once_and_at_their_step() {
     })
     .run();
     outcome.halted_before(6);
-    let log = [(1, 8, Use::In(0x80, 4)), (2, 16, Use::Out(0x81, 2, 0x80)), (4, 32, Use::In(0x3f8, 1))];
+    let log = [
+        (1, 8, Use::In(0x80, 4)),
+        (2, 16, Use::Out(0x81, 2, 0x80)),
+        (4, 32, Use::In(0x3f8, 1)),
+    ];
     assert_eq!(outcome.bus.log, log);
     assert_eq!(outcome.register(RAX), 0xa5c3_00f8);
 }
@@ -92,7 +96,10 @@ fn a_string_that_faults_stops_before_the_port() {
     let outcome = ins.run();
     let trap = outcome.expect(14, Some(2), CODE);
     assert_ne!(trap.flags & RF, 0);
-    assert_eq!((outcome.state.gpr[RCX], outcome.state.gpr[RDI]), (3, DATA + 0x1000));
+    assert_eq!(
+        (outcome.state.gpr[RCX], outcome.state.gpr[RDI]),
+        (3, DATA + 0x1000)
+    );
     assert_eq!(outcome.bus.uses(), [Use::In(0x1f0, 4), Use::In(0x1f0, 4)]);
     let mut outs = Bench::long(|a| a.rep().outsb());
     outs.state.gpr[RCX] = 3;
@@ -132,7 +139,10 @@ fn counts_and_addresses_have_the_address_size() {
     bench.state.gpr[RCX] = 2 | 7 << 32;
     bench.state.gpr[RSI] = DATA | 7 << 32;
     let outcome = bench.run();
-    assert_eq!((outcome.register(RCX), outcome.register(RSI)), (0, DATA + 2));
+    assert_eq!(
+        (outcome.register(RCX), outcome.register(RSI)),
+        (0, DATA + 2)
+    );
     let mut none = Bench::long(|a| {
         a.rep().insb()?;
         a.hlt()

@@ -65,7 +65,10 @@ fn long_repetitions_stop_at_any_iteration() {
     bench.last = 1234;
     let outcome = bench.run();
     assert_eq!(outcome.end, End::Steps);
-    assert_eq!((outcome.state.steps, outcome.state.gpr[RCX]), (1234, 5000 - 1234));
+    assert_eq!(
+        (outcome.state.steps, outcome.state.gpr[RCX]),
+        (1234, 5000 - 1234)
+    );
     assert_eq!(outcome.units, 1234);
     assert_ne!(outcome.state.rflags & RF, 0, "it has begun");
 }

@@ -187,5 +187,8 @@ fn compatibility_mode_wraps_at_4_gib() {
     code.state.rip = 0x1000 + CODE;
     code.code(64, CODE, |a| a.hlt());
     let outcome = code.run();
-    assert_eq!((outcome.end, outcome.state.rip), (End::Halted, CODE + 0x1001));
+    assert_eq!(
+        (outcome.end, outcome.state.rip),
+        (End::Halted, CODE + 0x1001)
+    );
 }

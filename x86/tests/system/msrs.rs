@@ -37,7 +37,20 @@ fn refused(index: u64, value: u64) {
 
 #[test]
 fn unknown_registers_fault() {
-    for index in [0u64, 0x2, 0xc1, 0x179, 0x17a, 0x17b, 0x345, 0x400, 0x48, 0x49, 0x210, 0x26a + 6] {
+    for index in [
+        0u64,
+        0x2,
+        0xc1,
+        0x179,
+        0x17a,
+        0x17b,
+        0x345,
+        0x400,
+        0x48,
+        0x49,
+        0x210,
+        0x26a + 6,
+    ] {
         read(index).run().expect(13, Some(0), CODE);
         refused(index, 0);
     }
@@ -52,7 +65,9 @@ fn level_3_and_the_bus_may_refuse() {
     let mut user = Bench::long_user(|a| a.rdmsr());
     user.state.gpr[RCX] = 0x10;
     user.run().expect(13, Some(0), USER_CODE);
-    Bench::long_user(|a| a.wrmsr()).run().expect(13, Some(0), USER_CODE);
+    Bench::long_user(|a| a.wrmsr())
+        .run()
+        .expect(13, Some(0), USER_CODE);
     assert_eq!(read(0x802).run().register(RAX), 7);
     read(0x803).run().expect(13, Some(0), CODE);
     refused(0x802, 1);
@@ -60,7 +75,15 @@ fn level_3_and_the_bus_may_refuse() {
 
 #[test]
 fn addresses_must_be_canonical() {
-    for index in [0x175, 0x176, 0xc000_0082, 0xc000_0083, 0xc000_0100, 0xc000_0101, 0xc000_0102] {
+    for index in [
+        0x175,
+        0x176,
+        0xc000_0082,
+        0xc000_0083,
+        0xc000_0100,
+        0xc000_0101,
+        0xc000_0102,
+    ] {
         accepted(index, 0xffff_8000_1234_5678);
         refused(index, 0x8000_0000_0000);
     }
@@ -179,7 +202,11 @@ fn cpuid_says_what_is_there() {
         outcome.expect_at(6, None, 1);
         [RAX, RBX, RCX, RDX].map(|register| outcome.state.gpr[register])
     };
-    assert_eq!(leaf(0x8000_0001, 0)[2] & 1, 1, "LAHF and SAHF exist in 64-bit mode");
+    assert_eq!(
+        leaf(0x8000_0001, 0)[2] & 1,
+        1,
+        "LAHF and SAHF exist in 64-bit mode"
+    );
     let lahf = Bench::long(|a| {
         a.lahf()?;
         a.sahf()?;
@@ -188,7 +215,10 @@ fn cpuid_says_what_is_there() {
     assert_eq!(lahf.run().register(RAX), 0x200);
     let [most, _, _, features] = leaf(7, 0);
     assert_eq!((most, features >> 29 & 1), (0, 1));
-    assert!([most, features].iter().all(|value| value >> 32 == 0), "upper halves are cleared");
+    assert!(
+        [most, features].iter().all(|value| value >> 32 == 0),
+        "upper halves are cleared"
+    );
 }
 
 #[test]

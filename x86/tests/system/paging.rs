@@ -19,7 +19,11 @@ const HOLE: u64 = 0x4000_0000;
 /// Level 0 code that reads or writes `[rcx]`, with `rcx` in the test page.
 fn touch(write: bool, address: u64) -> Bench {
     let mut bench = Bench::long(|a| {
-        if write { a.mov(qword_ptr(rcx), rax)? } else { a.mov(rax, qword_ptr(rcx))? }
+        if write {
+            a.mov(qword_ptr(rcx), rax)?;
+        } else {
+            a.mov(rax, qword_ptr(rcx))?;
+        }
         a.hlt()
     });
     bench.state.gpr[RCX] = address;
@@ -29,7 +33,11 @@ fn touch(write: bool, address: u64) -> Bench {
 /// Level 3 code that reads or writes `[rcx]`.
 fn user_touch(write: bool, address: u64) -> Bench {
     let mut bench = Bench::long_user(|a| {
-        if write { a.mov(qword_ptr(rcx), rax)? } else { a.mov(rax, qword_ptr(rcx))? }
+        if write {
+            a.mov(qword_ptr(rcx), rax)?;
+        } else {
+            a.mov(rax, qword_ptr(rcx))?;
+        }
         a.ud2()
     });
     bench.state.gpr[RCX] = address;
@@ -358,11 +366,18 @@ fn push_and_pop_keep_rsp_when_they_fault() {
 /// 32-bit protected mode with paging, touching `[ecx]`.
 fn touch_32(write: bool, user: bool, address: u64) -> Bench {
     let program = |a: &mut CodeAssembler| {
-        if write { a.mov(dword_ptr(ecx), eax)? } else { a.mov(eax, dword_ptr(ecx))? }
+        if write {
+            a.mov(dword_ptr(ecx), eax)?;
+        } else {
+            a.mov(eax, dword_ptr(ecx))?;
+        }
         a.ud2()
     };
-    let mut bench =
-        if user { Bench::protected_user(program) } else { Bench::protected(program) };
+    let mut bench = if user {
+        Bench::protected_user(program)
+    } else {
+        Bench::protected(program)
+    };
     bench.state.gpr[RCX] = address;
     bench
 }

@@ -27,7 +27,10 @@ fn a_load_fills_the_hidden_part_and_marks_the_descriptor() {
     let outcome = load(es, SPARE, 0x92).run();
     outcome.register(RAX);
     let loaded = outcome.state.segments[0];
-    assert_eq!((loaded.selector, loaded.base, loaded.limit), (SPARE, DATA, 0xfff));
+    assert_eq!(
+        (loaded.selector, loaded.base, loaded.limit),
+        (SPARE, DATA, 0xfff)
+    );
     assert_eq!(loaded.rights, 0x93);
     assert_eq!(outcome.read64(GDT + u64::from(SPARE)) >> 40 & 0xff, 0x93);
 }
@@ -48,7 +51,10 @@ fn loads_are_checked() {
     refused(load(ss, SPARE, 0x13), 12, SPARE);
     refused(load(ss, 0, 0x93), 13, 0);
     // Conforming code can be read from any level.
-    assert_eq!(load(ds, SPARE | 3, 0x9f).run().state.segments[3].selector, SPARE | 3);
+    assert_eq!(
+        load(ds, SPARE | 3, 0x9f).run().state.segments[3].selector,
+        SPARE | 3
+    );
 }
 
 #[test]
@@ -82,7 +88,11 @@ fn a_null_stack_segment_is_for_64_bit_mode_below_level_3() {
 fn limits_end_segments() {
     let bench = |rights: u16, limit: u32, offset: u64, write: bool| {
         let mut bench = Bench::protected(|a| {
-            if write { a.mov(dword_ptr(ecx), eax)? } else { a.mov(eax, dword_ptr(ecx))? }
+            if write {
+                a.mov(dword_ptr(ecx), eax)?;
+            } else {
+                a.mov(eax, dword_ptr(ecx))?;
+            }
             a.hlt()
         });
         bench.segment(3, SPARE, rights, DATA, limit);
@@ -199,8 +209,11 @@ fn lar_lsl_verr_and_verw_answer_by_zf() {
             a.setz(byte_ptr(USER_DATA as u32 + 1))?;
             a.ud2()
         };
-        let mut bench =
-            if user { Bench::protected_user(program) } else { Bench::protected(program) };
+        let mut bench = if user {
+            Bench::protected_user(program)
+        } else {
+            Bench::protected(program)
+        };
         bench.describe(SPARE, rights, 0x12_3456, 0x7_8fff);
         bench.state.gpr[RCX] = u64::from(selector);
         bench.state.gpr[RBX] = 1;
@@ -244,7 +257,9 @@ fn arpl_raises_rpl() {
     };
     assert_eq!(bench(0x11, 0x23), (0x13, 1));
     assert_eq!(bench(0x13, 0x21), (0x13, 0));
-    Bench::real(|a| a.db(&[0x63, 0xc8])).run().expect(6, None, 0);
+    Bench::real(|a| a.db(&[0x63, 0xc8]))
+        .run()
+        .expect(6, None, 0);
 }
 
 #[test]
@@ -268,7 +283,11 @@ fn task_register_and_ldt() {
     assert_eq!(outcome.register(RBX), u64::from(SPARE));
     assert_eq!(outcome.register(RDX), u64::from(SPARE + 8));
     assert_eq!(outcome.state.tr.base, 0x5000);
-    assert_eq!(outcome.read64(GDT + u64::from(SPARE)) >> 40 & 15, 11, "busy");
+    assert_eq!(
+        outcome.read64(GDT + u64::from(SPARE)) >> 40 & 15,
+        11,
+        "busy"
+    );
     assert_eq!(outcome.state.segments[0].base, 0x777);
     let mut busy = Bench::protected(|a| a.ltr(ax));
     busy.state.gpr[RAX] = u64::from(TASK);
@@ -310,10 +329,18 @@ fn umip_hides_the_tables_from_level_3() {
                 }?;
                 a.ud2()
             };
-            let mut bench = if user { Bench::long_user(program) } else { Bench::long(program) };
+            let mut bench = if user {
+                Bench::long_user(program)
+            } else {
+                Bench::long(program)
+            };
             bench.state.cr4 |= umip << 11;
             let trap = bench.run().trap();
-            assert_eq!(trap.vector, if fine { 6 } else { 13 }, "{store} {umip} {user}");
+            assert_eq!(
+                trap.vector,
+                if fine { 6 } else { 13 },
+                "{store} {umip} {user}"
+            );
         }
     }
 }
@@ -330,7 +357,10 @@ fn tables_are_stored_and_loaded_by_mode() {
     long.write64(DATA + 18, 0xffff_8000_0000_8000);
     let outcome = long.run();
     assert_eq!(outcome.register(RAX), 0);
-    assert_eq!((outcome.read64(DATA), outcome.read64(DATA + 2)), (IDT << 16 | 0xfff, IDT));
+    assert_eq!(
+        (outcome.read64(DATA), outcome.read64(DATA + 2)),
+        (IDT << 16 | 0xfff, IDT)
+    );
     assert_eq!(outcome.read64(DATA + 34), 0xffff_8000_0000_8000);
     let mut bad = Bench::long(|a| a.lidt(ptr(DATA)));
     bad.write64(DATA + 2, 1 << 47);
@@ -346,5 +376,7 @@ fn tables_are_stored_and_loaded_by_mode() {
     let outcome = real.run();
     assert_eq!(outcome.state.gdtr.base, 0x34_5678);
     assert_eq!(outcome.state.idtr.base, 0x1234_5678);
-    Bench::long_user(|a| a.lgdt(ptr(USER_DATA))).run().expect(13, Some(0), USER_CODE);
+    Bench::long_user(|a| a.lgdt(ptr(USER_DATA)))
+        .run()
+        .expect(13, Some(0), USER_CODE);
 }

@@ -129,5 +129,7 @@ fn hlt_with_a_pending_nmi_goes_on() {
 
 #[test]
 fn hlt_needs_level_0() {
-    Bench::long_user(|a| a.hlt()).run().expect(13, Some(0), USER_CODE);
+    Bench::long_user(|a| a.hlt())
+        .run()
+        .expect(13, Some(0), USER_CODE);
 }

@@ -38,7 +38,13 @@ fn popf_and_iret_that_set_tf_are_not_trapped_themselves() {
     popf.run().expect_at(1, None, 3);
     let mut iret = Bench::long(|a| a.iretq());
     iret.state.gpr[RSP] = STACK - 40;
-    let frame = [CODE + 16, u64::from(KERNEL_CS), 2 | TF | RF, STACK, u64::from(KERNEL_DS)];
+    let frame = [
+        CODE + 16,
+        u64::from(KERNEL_CS),
+        2 | TF | RF,
+        STACK,
+        u64::from(KERNEL_DS),
+    ];
     for (slot, value) in frame.into_iter().enumerate() {
         iret.write64(STACK - 40 + 8 * slot as u64, value);
     }

@@ -20,7 +20,11 @@ fn a_fault_in_the_middle_leaves_whole_iterations() {
     let left = [RCX, RSI, RDI].map(|register| outcome.state.gpr[register]);
     assert_eq!(left, [6, DATA + 16, DATA + 0x2000]);
     // Four iterations and the delivery.
-    assert_eq!((outcome.state.steps, outcome.state.rep_steps), (6, 4), "HLT in the handler too");
+    assert_eq!(
+        (outcome.state.steps, outcome.state.rep_steps),
+        (6, 4),
+        "HLT in the handler too"
+    );
 }
 
 #[test]
@@ -43,7 +47,10 @@ fn the_instruction_goes_on_after_the_handler() {
     bench.state.gpr[RAX] = 0x77;
     let outcome = bench.run();
     assert_eq!(outcome.register(RCX), 0);
-    assert_eq!([0, 8, 16, 24, 32].map(|at| outcome.read64(DATA + 0xff0 + at)), [0x77; 5]);
+    assert_eq!(
+        [0, 8, 16, 24, 32].map(|at| outcome.read64(DATA + 0xff0 + at)),
+        [0x77; 5]
+    );
     assert_eq!(outcome.state.rflags & RF, 0);
 }
 
@@ -61,7 +68,10 @@ fn no_iterations_are_one_step() {
     bench.state.gpr[RDI] = 1 << 50;
     let outcome = bench.run();
     outcome.halted_before(6);
-    assert_eq!((outcome.state.steps, outcome.state.rep_steps, outcome.units), (6, 0, 48));
+    assert_eq!(
+        (outcome.state.steps, outcome.state.rep_steps, outcome.units),
+        (6, 0, 48)
+    );
 }
 
 #[test]
@@ -108,7 +118,10 @@ fn overlapping_copies_go_element_by_element() {
     bench.write(DATA, b"abc");
     let outcome = bench.run();
     outcome.register(RCX);
-    assert_eq!(&outcome.ram.page((DATA >> 12) as usize)[..16], b"abcabcabcabcabca");
+    assert_eq!(
+        &outcome.ram.page((DATA >> 12) as usize)[..16],
+        b"abcabcabcabcabca"
+    );
 }
 
 #[test]

@@ -22,7 +22,10 @@ fn syscall_saves_and_masks() {
     assert_eq!(outcome.state.rip, CODE + 1);
     assert_eq!(outcome.state.gpr[RSP], USER_STACK, "the stack stays");
     let (code, stack) = (outcome.state.segments[1], outcome.state.segments[2]);
-    assert_eq!((code.selector, code.rights & !0x4000), (KERNEL_CS, CODE64 & !0x4000));
+    assert_eq!(
+        (code.selector, code.rights & !0x4000),
+        (KERNEL_CS, CODE64 & !0x4000)
+    );
     assert_eq!((stack.selector, stack.dpl()), (KERNEL_DS, 0));
 }
 
@@ -45,7 +48,11 @@ fn sysret_goes_to_64_bit_or_compatibility_mode() {
     long.code(64, USER_CODE, |a| a.ud2());
     let trap = long.run().expect(6, None, USER_CODE);
     assert_eq!((trap.cs, trap.ss), (USER_CS, USER_DS));
-    assert_eq!(trap.flags, 2 | IF | AC | RF | 3 << 12, "RF is the fault's own");
+    assert_eq!(
+        trap.flags,
+        2 | IF | AC | RF | 3 << 12,
+        "RF is the fault's own"
+    );
     let mut short = Bench::long(|a| a.sysret());
     short.state.msr.star = STAR;
     short.state.gpr[RCX] = USER_CODE | 7 << 32;
@@ -66,7 +73,9 @@ fn sysret_refuses_before_it_leaves() {
     bench.state.gpr[RCX] = 1 << 47;
     let trap = bench.run().expect(13, Some(0), CODE);
     assert_eq!(trap.cs, KERNEL_CS);
-    Bench::long_user(|a| a.sysretq()).run().expect(13, Some(0), USER_CODE);
+    Bench::long_user(|a| a.sysretq())
+        .run()
+        .expect(13, Some(0), USER_CODE);
     let mut off = Bench::long(|a| a.sysretq());
     off.state.msr.efer &= !1;
     off.run().expect(6, None, CODE);
@@ -88,8 +97,15 @@ fn sysenter_and_sysexit_in_64_bit_mode() {
     // SYSEXIT's selectors are SYSENTER_CS + 32 and + 40.
     let outcome = bench.run();
     let trap = outcome.expect(6, None, USER_CODE + 0x100);
-    assert_eq!((trap.cs, trap.ss, trap.rsp), (USER_CS, 0x33, USER_STACK - 64));
-    assert_eq!(trap.flags & (IF | CF), CF, "SYSENTER clears IF, SYSEXIT leaves it");
+    assert_eq!(
+        (trap.cs, trap.ss, trap.rsp),
+        (USER_CS, 0x33, USER_STACK - 64)
+    );
+    assert_eq!(
+        trap.flags & (IF | CF),
+        CF,
+        "SYSENTER clears IF, SYSEXIT leaves it"
+    );
 }
 
 #[test]
@@ -110,7 +126,9 @@ fn sysenter_needs_its_selector() {
     let mut real = Bench::real(|a| a.db(&[0x0f, 0x34]));
     real.state.msr.sysenter_cs = 8;
     real.run().expect(13, None, 0);
-    Bench::long_user(|a| a.sysexit()).run().expect(13, Some(0), USER_CODE);
+    Bench::long_user(|a| a.sysexit())
+        .run()
+        .expect(13, Some(0), USER_CODE);
 }
 
 #[test]
@@ -137,6 +155,10 @@ fn swapgs_exchanges_bases() {
     let outcome = bench.run();
     assert_eq!(outcome.register(RAX), 42);
     assert_eq!(outcome.state.msr.kernel_gs_base, 0x111);
-    Bench::long_user(|a| a.swapgs()).run().expect(13, Some(0), USER_CODE);
-    Bench::compatible(|a| a.db(&[0x0f, 0x01, 0xf8])).run().expect(6, None, CODE);
+    Bench::long_user(|a| a.swapgs())
+        .run()
+        .expect(13, Some(0), USER_CODE);
+    Bench::compatible(|a| a.db(&[0x0f, 0x01, 0xf8]))
+        .run()
+        .expect(6, None, CODE);
 }

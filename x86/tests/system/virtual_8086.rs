@@ -5,15 +5,24 @@ use iced_x86::code_asm::*;
 use crate::bench::*;
 
 /// A bench that is in virtual-8086 mode at CS:IP = 2000:0.
-fn bench(iopl: u64, program: impl FnOnce(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>) -> Bench {
+fn bench(
+    iopl: u64,
+    program: impl FnOnce(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>,
+) -> Bench {
     let mut bench = Bench::protected(|_| Ok(()));
     let code = assemble(16, 0, program);
     bench.write(0x2_0000, &code);
     bench.state.rip = 0;
     bench.state.gpr[RSP] = 0x1000;
     bench.state.rflags = 2 | VM | IF | iopl << 12;
-    for (slot, selector) in [(0, 0x3001), (1, 0x2000), (2, 0x3002), (3, 0x3003), (4, 0x3004), (5, 0x3005)]
-    {
+    for (slot, selector) in [
+        (0, 0x3001),
+        (1, 0x2000),
+        (2, 0x3002),
+        (3, 0x3003),
+        (4, 0x3004),
+        (5, 0x3005),
+    ] {
         bench.segment(slot, selector, 0xf3, u64::from(selector) << 4, 0xffff);
     }
     bench
@@ -37,7 +46,17 @@ fn an_exception_leaves_with_all_segments_in_the_frame() {
 #[test]
 fn iret_enters_with_segments_like_real_mode() {
     let mut bench = Bench::protected(|a| a.iretd());
-    let frame = [0x10u32, 0x2000, (2 | VM | IF) as u32, 0x1000, 0x3002, 0x3001, 0x3003, 0x3004, 0x3005];
+    let frame = [
+        0x10u32,
+        0x2000,
+        (2 | VM | IF) as u32,
+        0x1000,
+        0x3002,
+        0x3001,
+        0x3003,
+        0x3004,
+        0x3005,
+    ];
     bench.state.gpr[RSP] = STACK - 36;
     for (slot, value) in frame.into_iter().enumerate() {
         bench.write32(STACK - 36 + 4 * slot as u64, value);
@@ -58,14 +77,24 @@ fn iret_enters_with_segments_like_real_mode() {
     assert_eq!(outcome.state.gpr[RAX], 0x1234);
     assert_eq!(outcome.state.gpr[RBX], 0x5678);
     let mut pushed = [0; 2];
-    outcome.ram.read(0x3_0020 + 0xffe, &mut pushed).expect("RAM");
+    outcome
+        .ram
+        .read(0x3_0020 + 0xffe, &mut pushed)
+        .expect("RAM");
     assert_eq!(u16::from_le_bytes(pushed), 0x1234);
 }
 
 #[test]
 fn sensitive_instructions_need_iopl_3() {
-    let programs: [&[u8]; 7] =
-        [&[0xfa], &[0xfb], &[0x9c], &[0x9d], &[0xcd, 0x21], &[0xcf], &[0x66, 0x9c]];
+    let programs: [&[u8]; 7] = [
+        &[0xfa],
+        &[0xfb],
+        &[0x9c],
+        &[0x9d],
+        &[0xcd, 0x21],
+        &[0xcf],
+        &[0x66, 0x9c],
+    ];
     for program in programs {
         let outcome = bench(0, |a| a.db(program)).run();
         outcome.expect(13, Some(0), 0);
@@ -84,10 +113,16 @@ fn sensitive_instructions_need_iopl_3() {
 #[test]
 fn privileged_and_protected_instructions_fault() {
     bench(3, |a| a.hlt()).run().expect(13, Some(0), 0);
-    bench(3, |a| a.db(&[0x0f, 0x20, 0xc0])).run().expect(13, Some(0), 0);
+    bench(3, |a| a.db(&[0x0f, 0x20, 0xc0]))
+        .run()
+        .expect(13, Some(0), 0);
     // LAR, LLDT, ARPL do not exist here.
-    bench(3, |a| a.db(&[0x0f, 0x02, 0xc0])).run().expect(6, None, 0);
-    bench(3, |a| a.db(&[0x0f, 0x00, 0xd0])).run().expect(6, None, 0);
+    bench(3, |a| a.db(&[0x0f, 0x02, 0xc0]))
+        .run()
+        .expect(6, None, 0);
+    bench(3, |a| a.db(&[0x0f, 0x00, 0xd0]))
+        .run()
+        .expect(6, None, 0);
     bench(3, |a| a.db(&[0x63, 0xc0])).run().expect(6, None, 0);
 }
 

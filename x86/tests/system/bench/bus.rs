@@ -61,7 +61,8 @@ impl Recorder {
 
     fn store(&self, ram: &mut GuestRam) {
         for (address, bytes) in &self.dma {
-            ram.write(*address, bytes).expect("the device stores to RAM");
+            ram.write(*address, bytes)
+                .expect("the device stores to RAM");
         }
     }
 }

@@ -140,7 +140,11 @@ pub fn handler_of(vector: u8) -> u64 {
 /// An 8-byte descriptor.
 pub fn descriptor(rights: u16, base: u32, limit: u32) -> u64 {
     let (rights, base) = (u64::from(rights), u64::from(base));
-    let limit = u64::from(if rights & 0x8000 != 0 { limit >> 12 } else { limit });
+    let limit = u64::from(if rights & 0x8000 != 0 {
+        limit >> 12
+    } else {
+        limit
+    });
     limit & 0xffff
         | (base & 0xff_ffff) << 16
         | (rights & 0xff) << 40
@@ -225,7 +229,7 @@ impl Bench {
         bench.state.msr.efer = 0xd01;
         for page in 0..RAM / 4096 {
             let user = if page * 4096 >= USER { U } else { 0 };
-            bench.map(page * 4096, page * 4096 | P | W | user);
+            bench.map(page * 4096, (page * 4096) | P | W | user);
         }
         bench.code(64, CODE, program);
         bench
@@ -310,7 +314,10 @@ impl Bench {
     pub fn real(program: impl FnOnce(&mut CodeAssembler) -> Result<(), IcedError>) -> Bench {
         let mut bench = Bench::empty();
         for vector in 0..=255u8 {
-            bench.write32(4 * u64::from(vector), (HANDLERS as u32) << 12 | u32::from(vector) * 64);
+            bench.write32(
+                4 * u64::from(vector),
+                ((HANDLERS as u32) << 12) | (u32::from(vector) * 64),
+            );
         }
         bench.state.cr0 = 0x10;
         bench.state.rip = 0;

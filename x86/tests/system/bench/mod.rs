@@ -11,7 +11,7 @@ mod run;
 
 pub use bus::{DMA_MMIO, DMA_PORT, INTERRUPT_PORT, Recorder, Use};
 pub use layout::*;
-pub use run::{End, Outcome, Trap};
+pub use run::{End, Outcome};
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
@@ -53,7 +53,9 @@ pub fn assemble(
 ) -> Vec<u8> {
     let mut assembler = CodeAssembler::new(bits).expect("16, 32 or 64");
     program(&mut assembler).expect("the instructions exist");
-    assembler.assemble(address).expect("the instructions can be encoded")
+    assembler
+        .assemble(address)
+        .expect("the instructions can be encoded")
 }
 
 impl Bench {
@@ -78,7 +80,10 @@ impl Bench {
     ) {
         let at = handler_of(vector);
         let length = self.code(bits, at, program);
-        assert!(length <= HANDLER_BYTES as usize, "the handler of {vector} is too long");
+        assert!(
+            length <= HANDLER_BYTES as usize,
+            "the handler of {vector} is too long"
+        );
     }
 
     /// Happens before step `step`.

@@ -76,7 +76,8 @@ fn copy(ram: &GuestRam) -> GuestRam {
     for index in 0..ram.pages() {
         let page = ram.page(index);
         if page.iter().any(|&byte| byte != 0) {
-            new.write(ram.page_address(index), page).expect("the page is RAM");
+            new.write(ram.page_address(index), page)
+                .expect("the page is RAM");
         }
     }
     new
@@ -85,8 +86,14 @@ fn copy(ram: &GuestRam) -> GuestRam {
 /// Fields of two states that differ, as text.
 fn difference(a: &CpuState, b: &CpuState) -> String {
     let (a, b) = (format!("{a:#x?}"), format!("{b:#x?}"));
-    let lines = a.lines().zip(b.lines()).enumerate().filter(|(_, (a, b))| a != b);
-    lines.map(|(n, (a, b))| format!("line {n}: {} / {}\n", a.trim(), b.trim())).collect()
+    let lines = a
+        .lines()
+        .zip(b.lines())
+        .enumerate()
+        .filter(|(_, (a, b))| a != b);
+    lines
+        .map(|(n, (a, b))| format!("line {n}: {} / {}\n", a.trim(), b.trim()))
+        .collect()
 }
 
 impl Bench {
@@ -108,9 +115,14 @@ impl Bench {
             let mut seen = Vec::new();
             let other = self.go(way, &mut seen);
             for (state, at) in &seen {
-                let same = trace.iter().find(|(_, position)| position.steps == at.steps);
+                let same = trace
+                    .iter()
+                    .find(|(_, position)| position.steps == at.steps);
                 let Some((expected, _)) = same else {
-                    panic!("{way:?}: stops at step {} where stepping does not", at.steps);
+                    panic!(
+                        "{way:?}: stops at step {} where stepping does not",
+                        at.steps
+                    );
                 };
                 assert!(
                     state == expected,
@@ -125,7 +137,10 @@ impl Bench {
             assert_eq!(other.end, stepped.end, "{way:?}");
             let differs = difference(&other.state, &stepped.state);
             assert!(other.state == stepped.state, "{way:?}: {differs}");
-            assert_eq!(other.bus.log, stepped.bus.log, "{way:?}: the bus saw something else");
+            assert_eq!(
+                other.bus.log, stepped.bus.log,
+                "{way:?}: the bus saw something else"
+            );
             for index in 0..stepped.ram.pages() {
                 let (a, b) = (other.ram.page(index), stepped.ram.page(index));
                 if a != b {
@@ -150,11 +165,19 @@ impl Bench {
         };
         let base = if bits == 64 { 0 } else { code.base };
         let mut bytes = [0; 128];
-        if self.ram.read(base.wrapping_add(self.state.rip), &mut bytes).is_err() {
+        if self
+            .ram
+            .read(base.wrapping_add(self.state.rip), &mut bytes)
+            .is_err()
+        {
             return Vec::new();
         }
         let decoder = Decoder::with_ip(bits, &bytes, self.state.rip, DecoderOptions::NONE);
-        decoder.into_iter().take(16).map(|instruction| instruction.ip()).collect()
+        decoder
+            .into_iter()
+            .take(16)
+            .map(|instruction| instruction.ip())
+            .collect()
     }
 
     fn go(&self, way: Way, seen: &mut Vec<(CpuState, Progress)>) -> Outcome {
@@ -179,22 +202,39 @@ impl Bench {
             if at.steps >= self.last {
                 break End::Steps;
             }
-            let stop = events.peek().map_or(self.last, |(step, _)| self.last.min(*step));
+            let stop = events
+                .peek()
+                .map_or(self.last, |(step, _)| self.last.min(*step));
             let grain = match way {
                 Way::Plain | Way::Units(_) => u64::MAX,
                 Way::Grain(grain) => grain,
                 _ => 1,
             };
             let steps = stop.min(at.steps.saturating_add(grain));
-            let units = if let Way::Units(grain) = way { at.units + grain } else { u64::MAX };
-            let limits = Limits { steps, units, interrupt: !bus.waiting.is_empty() };
+            let units = if let Way::Units(grain) = way {
+                at.units + grain
+            } else {
+                u64::MAX
+            };
+            let limits = Limits {
+                steps,
+                units,
+                interrupt: !bus.waiting.is_empty(),
+            };
             let exit = cpu.run(&mut ram, &mut bus, limits, &kick);
             let now = cpu.progress();
-            assert!(now.steps <= steps, "{way:?}: {} steps, limit {steps}", now.steps);
+            assert!(
+                now.steps <= steps,
+                "{way:?}: {} steps, limit {steps}",
+                now.steps
+            );
             seen.push((cpu.state(), now));
             match exit {
                 Exit::Limit => {
-                    assert!(now.steps == steps || now.units >= units, "{way:?}: stopped early");
+                    assert!(
+                        now.steps == steps || now.units >= units,
+                        "{way:?}: stopped early"
+                    );
                 }
                 Exit::Bus | Exit::Kicked => {}
                 Exit::Halted if events.peek().is_some() => idle = true,
@@ -213,7 +253,14 @@ impl Bench {
             }
         };
         let units = cpu.progress().units;
-        Outcome { end, state: cpu.state(), ram, bus, units, ips: self.instructions() }
+        Outcome {
+            end,
+            state: cpu.state(),
+            ram,
+            bus,
+            units,
+            ips: self.instructions(),
+        }
     }
 }
 
@@ -222,7 +269,9 @@ fn check_unit_stops(boundaries: &[Progress], seen: &[(CpuState, Progress)], grai
     let mut from = 0;
     for (_, at) in seen {
         let wanted = from + grain;
-        let earlier = boundaries.iter().filter(|b| b.steps < at.steps && b.units >= wanted);
+        let earlier = boundaries
+            .iter()
+            .filter(|b| b.steps < at.steps && b.units >= wanted);
         assert_eq!(earlier.count(), 0, "units: ran past {wanted} to {at:?}");
         from = at.units;
     }
@@ -249,9 +298,16 @@ impl Outcome {
     pub fn trap(&self) -> Trap {
         assert_eq!(self.end, End::Halted, "{:#x?}", self.state);
         let code = self.state.segments[1];
-        let linear = self.state.rip.wrapping_add(if code.long() { 0 } else { code.base });
+        let linear = self
+            .state
+            .rip
+            .wrapping_add(if code.long() { 0 } else { code.base });
         let index = linear.wrapping_sub(HANDLERS + 1) / HANDLER_BYTES;
-        assert!(index < 256, "no handler runs at {linear:#x}: {:#x?}", self.state);
+        assert!(
+            index < 256,
+            "no handler runs at {linear:#x}: {:#x?}",
+            self.state
+        );
         let protected = self.state.cr0 & 1 != 0;
         let width = if code.long() {
             8
@@ -273,7 +329,9 @@ impl Outcome {
         let word = |slot: u64| {
             let at = base + ((self.state.gpr[RSP] + width * slot) & mask);
             let mut bytes = [0; 8];
-            self.ram.read(at, &mut bytes[..width as usize]).expect("the stack is RAM");
+            self.ram
+                .read(at, &mut bytes[..width as usize])
+                .expect("the stack is RAM");
             u64::from_le_bytes(bytes)
         };
         let first = u64::from(has_error);
@@ -292,7 +350,12 @@ impl Outcome {
     pub fn expect(&self, vector: u8, error: Option<u32>, rip: u64) -> Trap {
         let trap = self.trap();
         let seen = (trap.vector, trap.error, trap.rip);
-        assert_eq!(seen, (vector, error, rip), "{trap:#x?} CR2 {:#x}", self.state.cr2);
+        assert_eq!(
+            seen,
+            (vector, error, rip),
+            "{trap:#x?} CR2 {:#x}",
+            self.state.cr2
+        );
         trap
     }
     /// As [`Outcome::expect`], with the saved RIP at the program's instruction number `index`.
