@@ -391,7 +391,7 @@ impl Live {
             (now - began) / MILLISECOND,
             (now - sent) / MILLISECOND
         );
-        if self.state == VmState::Paused {
+        if self.state != VmState::Running {
             // The log of this generation must say so too.
             let pause = Body::Control(Control::Pause);
             self.journal.append(now, at, pause)?;
