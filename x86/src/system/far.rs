@@ -7,7 +7,7 @@
 
 use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
-use crate::core::{Core, canonical};
+use crate::core::{Core, canonical, cr4};
 use crate::decode::operands::is_memory;
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
@@ -112,8 +112,13 @@ fn far_indirect<const CALL: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -
 }
 
 fn interrupt(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    if core.v8086() && core.iopl() < 3 {
-        return core.raise(Fault::protection(0));
+    if core.v8086() {
+        if core.cr4 & cr4::VME != 0 && !core.redirects_interrupt(env, op.aux)? {
+            return core.interrupt_within_8086(env, op);
+        }
+        if core.iopl() < 3 {
+            return core.raise(Fault::protection(0));
+        }
     }
     core.software_interrupt(env, op, op.aux)
 }
@@ -540,7 +545,7 @@ impl Core {
     fn interrupt_return(&mut self, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
         let width = u64::from(op.aux);
         if self.v8086() && self.iopl() < 3 {
-            return self.raise(Fault::protection(0));
+            return self.return_with_virtual_flag(env, width);
         }
         if self.protected() && !self.v8086() && self.flags.has(flags::NT) {
             // A return to another task, which we do not offer; in IA-32e mode #GP by definition.
@@ -590,7 +595,7 @@ impl Core {
         Ok(Flow::Jump)
     }
 
-    fn finish_return(&mut self) {
+    pub(super) fn finish_return(&mut self) {
         self.nmi_blocked = false;
         self.fresh_resume = self.flags.has(flags::RF);
         self.mode_changed();
@@ -598,7 +603,7 @@ impl Core {
     }
 
     /// Flags from an interrupt frame, with the privileges of the level that returns.
-    fn restore_flags(&mut self, image: u64, width: u64) {
+    pub(super) fn restore_flags(&mut self, image: u64, width: u64) {
         let mut mask = flags::ARITHMETIC | flags::TF | flags::DF | flags::NT;
         if width > 2 {
             mask |= flags::RF | flags::AC | flags::ID;

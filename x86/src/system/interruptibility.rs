@@ -4,7 +4,7 @@
 
 use iced_x86::{Instruction, Mnemonic};
 
-use crate::core::Core;
+use crate::core::{Core, cr4};
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
 use crate::flags;
@@ -23,22 +23,31 @@ pub(crate) fn select(insn: &Instruction, _: &mut Op, _: CodeSize) -> Option<Sele
     }
 }
 
-fn may_change_if(core: &mut Core) -> Exec<()> {
-    if core.protected() && core.cpl > core.iopl() {
-        return core.raise(Fault::protection(0));
+/// The flag that CLI and STI change: IF, or VIF where CR4.VME or CR4.PVI lets it stand in.
+fn interrupt_flag(core: &mut Core) -> Exec<u64> {
+    if !core.protected() || core.cpl <= core.iopl() {
+        return Ok(flags::IF);
     }
-    Ok(())
+    let extension = if core.v8086() { cr4::VME } else { cr4::PVI };
+    if core.cpl == 3 && core.cr4 & extension != 0 {
+        return Ok(flags::VIF);
+    }
+    core.raise(Fault::protection(0))
 }
 
 fn cli(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
-    may_change_if(core)?;
-    core.flags.system &= !flags::IF;
+    let flag = interrupt_flag(core)?;
+    core.flags.system &= !flag;
     Ok(Flow::Next)
 }
 
 fn sti(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
-    may_change_if(core)?;
-    if !core.flags.has(flags::IF) {
+    if interrupt_flag(core)? == flags::VIF {
+        if core.flags.has(flags::VIP) {
+            return core.raise(Fault::protection(0));
+        }
+        core.flags.system |= flags::VIF;
+    } else if !core.flags.has(flags::IF) {
         core.flags.system |= flags::IF;
         core.sti_shadow = true;
         core.fresh_sti_shadow = true;
