@@ -162,3 +162,120 @@ fn offsets_end_at_64_kib() {
     data.state.gpr[RAX] = 1;
     data.run().expect(13, Some(0), 0);
 }
+
+/// VIF and VIP.
+const VIF: u64 = 1 << 19;
+/// A virtual interrupt waits.
+const VIP: u64 = 1 << 20;
+
+/// With CR4.VME and a redirection bitmap that sends INT 40 to protected mode, the rest within.
+fn extended(
+    iopl: u64,
+    program: impl FnOnce(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>,
+) -> Bench {
+    let mut bench = bench(iopl, program);
+    bench.state.cr4 |= 1;
+    bench.write16(TSS + 102, 136);
+    bench.write(TSS + 104 + 8, &[1]);
+    bench.gate32(0x40, 0xee);
+    bench.write32(4 * 0x21, 0x2000_0100);
+    bench
+}
+
+#[test]
+fn int_n_stays_within_the_mode_if_the_bitmap_says_so() {
+    for (iopl, flags, virtual_flag) in [
+        (3, 2 | IF | 3 << 12, 0),
+        (0, 2 | 3 << 12, 0),
+        (0, 2 | IF | 3 << 12, VIF),
+    ] {
+        let mut bench = extended(iopl, |a| {
+            a.int(0x21)?;
+            a.ud2()
+        });
+        bench.state.rflags |= virtual_flag;
+        let handler = assemble(16, 0x100, |a| {
+            a.pop(ax)?;
+            a.pop(bx)?;
+            a.pop(cx)?;
+            a.ud2()
+        });
+        bench.write(0x2_0100, &handler);
+        let outcome = bench.run();
+        let trap = outcome.expect(6, None, 0x103);
+        let frame = [RAX, RBX, RCX].map(|register| outcome.state.gpr[register]);
+        assert_eq!(frame, [2, 0x2000, flags]);
+        assert_eq!(trap.flags & VIF, 0);
+        assert_eq!(
+            trap.flags & IF != 0,
+            iopl == 0,
+            "IF is the program's at IOPL 3 alone"
+        );
+    }
+    extended(3, |a| a.int(0x40)).run().expect(0x40, None, 2);
+    extended(0, |a| a.int(0x40)).run().expect(13, Some(0), 0);
+    let mut beyond = extended(3, |a| a.int(0x21));
+    beyond.write16(TSS + 102, 0x200);
+    beyond.run().expect(13, Some(0), 0);
+}
+
+#[test]
+fn vif_stands_in_for_if() {
+    let outcome = extended(0, |a| {
+        a.sti()?;
+        a.pushf()?;
+        a.pop(ax)?;
+        a.cli()?;
+        a.pushf()?;
+        a.pop(bx)?;
+        a.sti()?;
+        a.ud2()
+    })
+    .run();
+    let trap = outcome.trap();
+    assert_eq!((trap.vector, trap.flags & (IF | VIF)), (6, IF | VIF));
+    assert_eq!(outcome.state.gpr[RAX], 2 | IF | 3 << 12);
+    assert_eq!(outcome.state.gpr[RBX], 2 | 3 << 12);
+    let mut waiting = extended(0, |a| a.sti());
+    waiting.state.rflags |= VIP;
+    waiting.run().expect(13, Some(0), 0);
+}
+
+#[test]
+fn iret_sets_vif_below_iopl_3() {
+    let frame = |bench: &mut Bench, image: u64| {
+        bench.state.gpr[RSP] = 0xffa;
+        for (slot, value) in [0x10u64, 0x2000, image].into_iter().enumerate() {
+            bench.write16(0x3_0020 + 0xffa + 2 * slot as u64, value as u16);
+        }
+        bench.write(0x2_0010, &[0x0f, 0x0b]);
+    };
+    let mut set = extended(0, |a| a.iret());
+    frame(&mut set, 2 | IF | CF | 3 << 12);
+    let trap = set.run().expect(6, None, 0x10);
+    assert_eq!(trap.flags, 2 | IF | CF | VIF | VM | RF);
+    let mut step = extended(0, |a| a.iret());
+    frame(&mut step, 2 | TF);
+    step.run().expect(13, Some(0), 0);
+    let mut waiting = extended(0, |a| a.iret());
+    frame(&mut waiting, 2 | IF);
+    waiting.state.rflags |= VIP;
+    waiting.run().expect(13, Some(0), 0);
+}
+
+#[test]
+fn protected_mode_has_virtual_interrupts_with_pvi() {
+    let bench = |pvi: u64| {
+        let mut bench = Bench::protected_user(|a| {
+            a.sti()?;
+            a.cli()?;
+            a.sti()?;
+            a.ud2()
+        });
+        bench.state.cr4 |= pvi << 1;
+        bench.run()
+    };
+    let trap = bench(1).expect(6, None, USER_CODE + 3);
+    assert_eq!(trap.flags & (IF | VIF), IF | VIF);
+    bench(0).expect(13, Some(0), USER_CODE);
+}
