@@ -18,7 +18,7 @@ use ft::primary::AppendError;
 use machine::{Exit, Input, Machine, Position};
 
 use super::brake;
-use super::clone_out::CloneSender;
+use super::clone_out::{CloneSender, Progress};
 use super::digests;
 use super::journal::Journal;
 use super::outlet::Outlet;
@@ -353,16 +353,21 @@ impl Live {
         let (config, machine) = (&self.config, &self.machine);
         let sender = self.clone.get_or_insert_with(|| {
             let config = serde_json::to_vec(config).expect("a configuration is JSON");
-            CloneSender::new(config, machine.save().payload)
+            CloneSender::new(config, machine)
         });
-        let sent = lock(&self.role).send_clone(|primary| sender.send_ahead(primary));
+        let sent = lock(&self.role).send_clone(|primary| sender.send_ahead(machine, primary));
         match sent {
-            Ok(true) => self.send_machine(),
-            Ok(false) | Err(_) => Ok(()),
+            Ok(Progress::Done) => self.send_machine(),
+            Ok(Progress::More) => {
+                // An idle guest does not make it wait.
+                self.parts.inbox.ring();
+                Ok(())
+            }
+            Ok(Progress::Blocked) | Err(_) => Ok(()),
         }
     }
 
-    /// Sends state and memory; the guest stands still meanwhile.
+    /// Sends the rest; the guest stands still meanwhile.
     fn send_machine(&mut self) -> Result<(), AppendError> {
         let Some(mut sender) = self.clone.take() else {
             return Ok(());
@@ -372,10 +377,13 @@ impl Live {
             let machine = &self.machine;
             let sent = lock(&self.role).send_clone(|primary| sender.send_machine(machine, primary));
             match sent {
-                Ok(true) => break,
-                Ok(false) if !self.parts.inbox.is_stopping() => self.sleep(5 * MILLISECOND),
+                Ok(Progress::Done) => break,
+                Ok(Progress::More) => continue,
+                Ok(Progress::Blocked) if !self.parts.inbox.is_stopping() => {
+                    self.sleep(5 * MILLISECOND)
+                }
                 // The peer is lost, or the process ends.
-                Ok(false) | Err(_) => return Ok(()),
+                Ok(Progress::Blocked) | Err(_) => return Ok(()),
             }
             self.parts.inbox.look();
         }

@@ -36,3 +36,6 @@ mod primary_role;
 mod reasons;
 mod recorder;
 mod vcpu_thread;
+
+#[cfg(test)]
+mod tests;
