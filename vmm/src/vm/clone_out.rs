@@ -313,7 +313,7 @@ mod tests {
             room: Cell::new(0),
             pages: 0,
         };
-        let mut run = |machine: &mut Machine| {
+        let run = |machine: &mut Machine| {
             let until = machine::Position(machine.position().0 + 1000);
             super::super::follower::run_to(machine, until, &Default::default()).unwrap();
         };
