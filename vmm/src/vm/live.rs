@@ -380,7 +380,7 @@ impl Live {
                 Ok(Progress::Done) => break,
                 Ok(Progress::More) => continue,
                 Ok(Progress::Blocked) if !self.parts.inbox.is_stopping() => {
-                    self.sleep(5 * MILLISECOND)
+                    self.sleep(5 * MILLISECOND);
                 }
                 // The peer is lost, or the process ends.
                 Ok(Progress::Blocked) | Err(_) => return Ok(()),
