@@ -36,8 +36,8 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     )
     .map_err(|source| options::OptionsError::LogFile { source })?;
     let machine = options.machine()?;
-    if let Some(log) = options.replay()? {
-        let digest = machine_factory::replay(&log, &machine)?;
+    if let Some(request) = options.replay()? {
+        let digest = machine_factory::replay(&request, &machine)?;
         println!("{digest}");
         return Ok(());
     }

@@ -12,7 +12,7 @@ use thiserror::Error;
 use vmm::config::{ConfigError, VmParams};
 use vmm::host::api_socket::ApiSocketAddress;
 use vmm::host::event_monitor::EventMonitor;
-use vmm::machine_factory::{Engine, MachineOptions};
+use vmm::machine_factory::{Engine, MachineOptions, ReplayRequest};
 use vmm::process::ProcessOptions;
 
 /// A fault-tolerant virtual machine monitor.
@@ -95,7 +95,8 @@ pub(crate) struct Options {
     )]
     record: Option<String>,
 
-    /// Replay the log of a run and print the machine's digest at its end: path=FILE
+    /// Replay the log of a run and print the machine's digest at its end: path=FILE,flush=SEED
+    /// (with flush, caches are emptied at random positions, which must not show)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "api_socket"],
           help_heading = "Machine")]
     replay: Option<String>,
@@ -197,12 +198,20 @@ impl Options {
     }
 
     /// The log to replay, if that is what is to be done.
-    pub(crate) fn replay(&self) -> Result<Option<PathBuf>, OptionsError> {
-        Ok(self
-            .replay
-            .as_deref()
-            .map(|text| path("--replay", text))
-            .transpose()?)
+    pub(crate) fn replay(&self) -> Result<Option<ReplayRequest>, OptionsError> {
+        let read = |text: &str| -> Result<ReplayRequest, ConfigError> {
+            if !text.starts_with("path=") {
+                let path = PathBuf::from(text);
+                return Ok(ReplayRequest { path, flush: None });
+            }
+            let keys = ["path", "flush"].map(Key::value);
+            let options = option_parser::Options::parse("--replay", text, &keys)?;
+            Ok(ReplayRequest {
+                path: options.require("path")?,
+                flush: options.get("flush")?,
+            })
+        };
+        Ok(self.replay.as_deref().map(read).transpose()?)
     }
 
     /// What the process is to do.
@@ -363,7 +372,11 @@ mod tests {
                 Some(PathBuf::from("/log"))
             );
             let options = parse(&["--replay", text]).unwrap();
-            assert_eq!(options.replay().unwrap(), Some(PathBuf::from("/log")));
+            let (path, flush) = (PathBuf::from("/log"), None);
+            assert_eq!(
+                options.replay().unwrap(),
+                Some(ReplayRequest { path, flush })
+            );
         }
     }
 }

@@ -117,13 +117,24 @@ impl VmFactory for MachineFactory {
     }
 }
 
-/// Replays the log in the file `log`, its console on standard output; the digest of the machine at
-/// its end.
-pub fn replay(log: &std::path::Path, options: &MachineOptions) -> Result<String, VmError> {
+/// A log to be replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplayRequest {
+    /// Its file.
+    pub path: PathBuf,
+    /// Empty caches at random positions, which must not show; the seed says where.
+    pub flush: Option<u64>,
+}
+
+/// Replays a log, its console on standard output; the digest of the machine at its end.
+pub fn replay(request: &ReplayRequest, options: &MachineOptions) -> Result<String, VmError> {
     options.engine.check()?;
-    let cache_bytes = usize::try_from(options.code_cache_size).unwrap_or(usize::MAX);
+    let replay_options = log_replay::ReplayOptions {
+        cache_bytes: usize::try_from(options.code_cache_size).unwrap_or(usize::MAX),
+        flush: request.flush,
+    };
     let mut console = WholeLines::new(std::io::BufWriter::new(std::io::stdout().lock()));
-    let replayed = log_replay::replay(log, cache_bytes, &mut console);
+    let replayed = log_replay::replay(&request.path, replay_options, &mut console);
     let replayed = replayed.map_err(|source| VmError::Because {
         what: "replay the log",
         source: Box::new(source),

@@ -73,14 +73,24 @@ pub struct Replayed {
     pub digests: u64,
 }
 
-/// Replays the log in `path` with caches of so many bytes; console output goes to `console`.
+/// How a log is replayed. Nothing of it may show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayOptions {
+    /// About how many bytes caches of decoded instructions may take.
+    pub cache_bytes: usize,
+    /// Stop at random positions and empty the caches there; the seed says where.
+    pub flush: Option<u64>,
+}
+
+/// Replays the log in `path`; console output goes to `console`.
 pub fn replay(
     path: &Path,
-    cache_bytes: usize,
+    options: ReplayOptions,
     console: &mut dyn Write,
 ) -> Result<Replayed, ReplayError> {
     let mut source = Source::open(path)?;
-    let mut replayer = source.machine(cache_bytes)?;
+    let mut replayer = source.machine(options.cache_bytes)?;
+    replayer.flushes = options.flush.map(Flushes);
     let mut is_complete = false;
     while let Some(entries) = source.entries()? {
         for entry in &entries {
@@ -214,7 +224,23 @@ struct Replayer {
     waiting: BTreeMap<u64, Vec<ComponentDigest>>,
     last: Option<(Position, Vec<ComponentDigest>)>,
     compared: u64,
+    flushes: Option<Flushes>,
     kick: AtomicBool,
+}
+
+/// A small generator of positions: splitmix64.
+struct Flushes(u64);
+
+impl Flushes {
+    /// One of the positions from `from` to `to`.
+    fn between(&mut self, from: Position, to: Position) -> Position {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^= z >> 31;
+        Position(from.0 + z % (to.0 - from.0).max(1))
+    }
 }
 
 impl Replayer {
@@ -227,15 +253,25 @@ impl Replayer {
             shown: Vec::new(),
             waiting: BTreeMap::new(),
             compared: 1,
+            flushes: None,
             kick: AtomicBool::new(false),
         })
     }
 
+    fn run_to(&mut self, position: Position) -> Result<(), ReplayError> {
+        run_to(&mut self.machine, position, &self.kick)
+            .map_err(|stuck| differs(self.machine.position(), stuck.component(), 0, 0))
+    }
+
     /// Runs to an entry and does what it says; whether the log ends there.
     fn follow(&mut self, entry: &Entry, console: &mut dyn Write) -> Result<bool, ReplayError> {
+        if let Some(flushes) = &mut self.flushes {
+            let cut = flushes.between(self.machine.position(), entry.position);
+            self.run_to(cut)?;
+            self.machine.flush_caches();
+        }
+        self.run_to(entry.position)?;
         let machine = &mut self.machine;
-        run_to(machine, entry.position, &self.kick)
-            .map_err(|stuck| differs(machine.position(), stuck.component(), 0, 0))?;
         let at = machine.position();
         if at != entry.position {
             return Err(differs(at, "position", entry.position.0, at.0));
