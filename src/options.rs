@@ -20,7 +20,8 @@ use vmm::process::ProcessOptions;
 #[command(name = "cloud-hypervisor", version, about)]
 #[command(disable_version_flag = true)]
 pub(crate) struct Options {
-    /// Virtual CPUs: boot=NUMBER,max=NUMBER,topology=THREADS:CORES:DIES:PACKAGES,max_phys_bits=BITS
+    /// Virtual CPUs: boot=NUMBER,max=NUMBER,topology=THREADS:CORES:DIES:PACKAGES,max_phys_bits=BITS,
+    /// profile=MODEL (v1, v2 or v3: the x86-64 level that the guest sees)
     #[arg(long, value_name = "CPUS", help_heading = "Guest")]
     cpus: Option<String>,
 

@@ -1,22 +1,18 @@
 //! The CPU models: what CPUID answers (Intel SDM vol. 2A, "CPUID"; AMD APM vol. 3, appendix E).
 //!
 //! Does: answer every leaf of a fixed model with one vCPU, whose xAPIC and x2APIC id is 0.
-//! Does not: show anything of the host, or of the state of the CPU: bits that follow CR4 or
+//! Does not: show anything of the host, or of the state of the CPU: bits that follow CR4, XCR0 or
 //! IA32_APIC_BASE are the CPU's to patch.
 //!
 //! Invariant: a bit is set exactly if the software CPU and the devices implement what it stands
 //! for; the model never changes under its name, since a log can only be replayed on its model.
 
 mod features;
+mod profile;
 
-use features::{leaf1_ecx, leaf1_edx, leaf7, leaf80000001};
-
-/// A CPU model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// The instructions of x86-64-v1 (SSE2), with CMPXCHG16B, RDTSCP and RDRAND.
-    V1,
-}
+pub use features::Features;
+use features::Word;
+pub use profile::{Profile, UnknownProfile};
 
 /// The registers that CPUID sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,12 +93,12 @@ const BRAND: &[u8] = b"Virtual CPU";
 /// What CPUID answers. Leaves beyond the last one answer as the last basic leaf does, as on
 /// Intel's CPUs, except in the hypervisor's range.
 pub fn cpuid(profile: Profile, leaf: u32, subleaf: u32) -> CpuidResult {
-    let Profile::V1 = profile;
+    let features = profile.features();
     match leaf {
-        0..=MAX_BASIC => basic(leaf, subleaf),
+        0..=MAX_BASIC => basic(features, leaf, subleaf),
         HYPERVISOR..=HYPERVISOR_END => hypervisor(leaf),
-        EXTENDED..=MAX_EXTENDED => extended(leaf),
-        _ => basic(MAX_BASIC, subleaf),
+        EXTENDED..=MAX_EXTENDED => extended(features, leaf),
+        _ => basic(features, MAX_BASIC, subleaf),
     }
 }
 
@@ -116,23 +112,29 @@ fn text(bytes: &[u8; 4]) -> u32 {
     u32::from_le_bytes(*bytes)
 }
 
-fn basic(leaf: u32, subleaf: u32) -> CpuidResult {
+fn basic(features: Features, leaf: u32, subleaf: u32) -> CpuidResult {
     match leaf {
         0x0 => registers(MAX_BASIC, text(b"Genu"), text(b"ntel"), text(b"ineI")),
         // EBX: APIC id 0, logical processors, line size in units of 8 bytes, no brand index.
         0x1 => registers(
             SIGNATURE,
             VCPUS << 16 | (CACHE_LINE / 8) << 8,
-            leaf1_ecx::V1,
-            leaf1_edx::V1,
+            features.word(Word::Leaf1Ecx),
+            features.word(Word::Leaf1Edx),
         ),
         // Caches as in leaf 4 (descriptor 0xFF), prefetches of 64 bytes (0xF0).
         0x2 => registers(0x0000_FF01, 0xF0, 0, 0),
         0x4 => cache(subleaf),
         // EAX: the local APIC's timer never stops.
         0x6 => registers(1 << 2, 0, 0, 0),
-        0x7 if subleaf == 0 => registers(0, leaf7::EBX_V1, leaf7::ECX_V1, leaf7::EDX_V1),
+        0x7 if subleaf == 0 => registers(
+            0,
+            features.word(Word::Leaf7Ebx),
+            features.word(Word::Leaf7Ecx),
+            features.word(Word::Leaf7Edx),
+        ),
         0xB => topology(subleaf),
+        0xD if features.contains(Features::XSAVE) => extended_state(features, subleaf),
         0x15 => registers(1, TSC_PER_CRYSTAL, CRYSTAL_HZ, 0),
         // Base, maximum and bus frequency.
         0x16 => registers(CPU_MHZ, CPU_MHZ, 100, 0),
@@ -170,6 +172,23 @@ fn topology(subleaf: u32) -> CpuidResult {
     }
 }
 
+/// Bytes of the XSAVE area's legacy region and header.
+const XSAVE_HEADER_END: u32 = 576;
+/// Bytes of the upper halves of YMM0–YMM15.
+const XSAVE_AVX_SIZE: u32 = 256;
+
+/// Leaf 0xD: x87, SSE and AVX state, for an XCR0 that enables x87 alone (EBX is the CPU's to patch).
+fn extended_state(features: Features, subleaf: u32) -> CpuidResult {
+    const X87_SSE_AVX: u32 = 7;
+    let all = XSAVE_HEADER_END + XSAVE_AVX_SIZE;
+    match subleaf {
+        0 => registers(X87_SSE_AVX, XSAVE_HEADER_END, all, 0),
+        1 => registers(features.word(Word::LeafDEax), XSAVE_HEADER_END, 0, 0),
+        2 => registers(XSAVE_AVX_SIZE, XSAVE_HEADER_END, 0, 0),
+        _ => CpuidResult::default(),
+    }
+}
+
 /// KVM's signature without any of its features: Linux allows x2APIC without interrupt remapping
 /// because of it, and finds no paravirtual clock.
 fn hypervisor(leaf: u32) -> CpuidResult {
@@ -184,10 +203,15 @@ fn hypervisor(leaf: u32) -> CpuidResult {
     }
 }
 
-fn extended(leaf: u32) -> CpuidResult {
+fn extended(features: Features, leaf: u32) -> CpuidResult {
     match leaf {
         0x8000_0000 => registers(MAX_EXTENDED, 0, 0, 0),
-        0x8000_0001 => registers(0, 0, leaf80000001::ECX_V1, leaf80000001::EDX_V1),
+        0x8000_0001 => registers(
+            0,
+            0,
+            features.word(Word::Extended1Ecx),
+            features.word(Word::Extended1Edx),
+        ),
         0x8000_0002..=0x8000_0004 => brand(leaf - 0x8000_0002),
         // ECX: level 2 again: KiB, ways (code 8 is 16), line size.
         0x8000_0006 => registers(0, 0, 1024 << 16 | 8 << 12 | CACHE_LINE, 0),

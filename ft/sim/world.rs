@@ -285,7 +285,7 @@ impl World {
             .map_err(|error| format!("the survivor cannot be protected: {error}"))?;
         self.speaker = speaker(&mut self.arbiter, self.vm);
         let offer = Offer {
-            semantics: semantics(),
+            semantics: vec![semantics()],
             us: Incarnation(self.prng.id()),
             vm: None,
             heartbeat_port: 7,

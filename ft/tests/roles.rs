@@ -39,7 +39,7 @@ fn pairing() -> Pairing {
 
 fn offer() -> Offer {
     Offer {
-        semantics: semantics(),
+        semantics: vec![semantics()],
         us: B,
         vm: None,
         heartbeat_port: 2,
@@ -527,6 +527,32 @@ fn a_full_receive_buffer_is_not_read_into() {
     assert_eq!(pair.backup.status().executed, Position(199));
 }
 
+#[test]
+fn a_backup_is_whichever_of_its_machines_the_primary_is() {
+    let other = Semantics {
+        cpu_model: "m2".into(),
+        ..semantics()
+    };
+    let many = Offer {
+        semantics: vec![other, semantics()],
+        ..offer()
+    };
+    let mut pair = Pair::new(Settings::default(), many);
+    pair.exchange();
+    let answer = pair.primary.peer().expect("the backup answered");
+    assert_eq!(answer.semantics, semantics());
+    let none = Offer {
+        semantics: Vec::new(),
+        ..offer()
+    };
+    let mut pair = Pair::new(Settings::default(), none);
+    pair.exchange();
+    assert_eq!(
+        hello_error(&pair.backup_said()),
+        Some(HelloError::NothingOffered)
+    );
+}
+
 fn hello_error(said: &[backup::Command]) -> Option<HelloError> {
     match said {
         [
@@ -546,7 +572,7 @@ fn strangers_are_turned_away() {
         ..semantics()
     };
     let wrong_machine = Offer {
-        semantics: other.clone(),
+        semantics: vec![other.clone()],
         ..offer()
     };
     let wrong_vm = Offer {

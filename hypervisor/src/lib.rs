@@ -11,5 +11,5 @@ mod vcpu;
 
 pub use position::Position;
 pub use software::SoftwareVcpu;
-pub use vcpu::{CpuState, Exit, Limits, Progress, Vcpu, VmOps};
+pub use vcpu::{CpuState, Exit, Limits, Profile, Progress, Vcpu, VmOps};
 pub use x86::UNITS_PER_STEP;

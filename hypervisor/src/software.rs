@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use memory::GuestRam;
 use x86::Cpu;
 
-use crate::vcpu::{CpuState, Exit, Limits, Progress, Vcpu, VmOps};
+use crate::vcpu::{CpuState, Exit, Limits, Profile, Progress, Vcpu, VmOps};
 
 /// A vCPU that interprets.
 pub struct SoftwareVcpu {
@@ -30,6 +30,10 @@ impl Vcpu for SoftwareVcpu {
         kick: &AtomicBool,
     ) -> Exit {
         self.cpu.run(ram, ops, limits, kick)
+    }
+
+    fn profile(&self) -> Profile {
+        self.cpu.profile()
     }
 
     fn progress(&self) -> Progress {

@@ -7,7 +7,7 @@
 use std::sync::atomic::AtomicBool;
 
 use memory::GuestRam;
-pub use x86::{Bus as VmOps, CpuState, Exit, Limits, Progress};
+pub use x86::{Bus as VmOps, CpuState, Exit, Limits, Profile, Progress};
 
 /// A virtual CPU.
 pub trait Vcpu: Send {
@@ -20,6 +20,8 @@ pub trait Vcpu: Send {
         limits: Limits,
         kick: &AtomicBool,
     ) -> Exit;
+    /// The CPU model, which never changes.
+    fn profile(&self) -> Profile;
     /// Steps and cost units so far.
     fn progress(&self) -> Progress;
     /// Counts a step that the machine makes itself: an idle jump, a reset.

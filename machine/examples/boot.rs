@@ -6,7 +6,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use machine::{BootPayload, Exit, Machine, MachineConfig, Output, Position};
+use machine::{BootPayload, Exit, Machine, MachineConfig, Output, Position, Profile};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -20,6 +20,7 @@ fn main() {
     let read = |path: &String| Arc::new(std::fs::read(path).expect("the file can be read"));
     let mut machine = Machine::new(MachineConfig {
         memory_size: 512 << 20,
+        profile: Profile::default(),
         seed: [7; 32],
         start_time: 1_700_000_000,
         payload: BootPayload {

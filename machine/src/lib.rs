@@ -14,6 +14,7 @@ mod input;
 mod machine;
 mod state;
 
+pub use arch::cpuid::{Profile, UnknownProfile};
 pub use board::Request;
 pub use clock::{Clock, RATE_INITIAL, RATE_MAX, RATE_MIN, RATE_ONE};
 pub use console::Console;

@@ -10,6 +10,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arch::boot::Payload;
+use arch::cpuid::Profile;
 use devices::acpi_pm::AcpiPm;
 use devices::cmos::Cmos;
 use devices::debug_port::DebugPort;
@@ -34,6 +35,8 @@ use crate::state::{BootPayload, MachineState, STATE_VERSION, StateError};
 pub struct MachineConfig {
     /// Bytes of RAM.
     pub memory_size: u64,
+    /// The CPU model.
+    pub profile: Profile,
     /// Seed of the guest's random numbers.
     pub seed: [u8; 32],
     /// Seconds since 1970 (UTC) that the CMOS clock shows at virtual time zero.
@@ -93,7 +96,11 @@ impl Machine {
     /// A machine at position 0, ready to run its payload.
     pub fn new(config: MachineConfig) -> Result<Machine, CreateError> {
         let mut ram = GuestRam::new(config.memory_size)?;
-        let cpu = boot(&mut ram, &config.payload, CpuState::power_up(config.seed))?;
+        let cpu = boot(
+            &mut ram,
+            &config.payload,
+            CpuState::power_up(config.profile, config.seed),
+        )?;
         let high = ram.size() - ram.low_size();
         let board = Board {
             clock: Clock::new(),
@@ -231,6 +238,11 @@ impl Machine {
     /// Guest RAM.
     pub fn ram(&self) -> &GuestRam {
         &self.ram
+    }
+
+    /// The CPU model.
+    pub fn profile(&self) -> Profile {
+        self.vcpu.profile()
     }
 
     /// Where the machine is.

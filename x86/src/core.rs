@@ -5,6 +5,8 @@
 //!
 //! Invariant: `to_state` followed by `from_state` makes a CPU that behaves the same for ever.
 
+use arch::cpuid::{Features, Profile};
+
 use crate::bus::Progress;
 use crate::chain::Cursor;
 use crate::fault::{Exec, Fault, Raised};
@@ -90,6 +92,10 @@ pub mod efer {
 
 /// The registers and caches of a running CPU.
 pub struct Core {
+    /// The CPU model.
+    pub(crate) profile: Profile,
+    /// What the model can do: what is not in it raises #UD, its control bits #GP.
+    pub features: Features,
     /// General registers, then the zero slot and the running block's RIP (see `op`).
     pub gpr: [u64; GPR_SLOTS],
     /// Segment bases as operands use them: 0 in 64-bit mode but for FS and GS; slot 6 is 0.
@@ -374,6 +380,8 @@ impl Core {
         let mut gpr = [0; GPR_SLOTS];
         gpr[..16].copy_from_slice(&state.gpr);
         let mut core = Core {
+            profile: state.profile,
+            features: state.profile.features(),
             gpr,
             seg_base: [0; 8],
             flags: Flags::default(),
@@ -446,6 +454,7 @@ impl Core {
         gpr.copy_from_slice(&self.gpr[..16]);
         CpuState {
             version: crate::state::STATE_VERSION,
+            profile: self.profile,
             steps: self.steps,
             rep_steps: self.rep_steps,
             gpr,

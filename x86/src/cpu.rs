@@ -11,6 +11,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use arch::cpuid::Profile;
 use memory::{GuestRam, WATCH_CODE, WATCH_TABLE};
 
 use crate::block::{BlockCache, LONGEST_BLOCK, Run};
@@ -86,6 +87,11 @@ impl Cpu {
     pub fn flush(&mut self, ram: &mut GuestRam) {
         self.core.mmu.flush(ram);
         self.cache.clear(ram);
+    }
+
+    /// The CPU model.
+    pub fn profile(&self) -> Profile {
+        self.core.profile
     }
 
     /// Steps and units so far.
@@ -515,7 +521,9 @@ impl Cpu {
     ) -> Exec<Run> {
         let Some(page) = env.ram.page_index(physical) else {
             // Nothing there: all ones, which is no instruction.
-            let Decoded::Op { op, .. } = decode::decode(&[0xff; LONGEST], 0, size) else {
+            let Decoded::Op { op, .. } =
+                decode::decode(&[0xff; LONGEST], 0, size, self.core.features)
+            else {
                 unreachable!("fifteen bytes are enough")
             };
             return Ok(self.cache.append(env.ram, &[op], 1));
@@ -529,7 +537,7 @@ impl Cpu {
             if window.is_empty() {
                 break;
             }
-            match decode::decode(window, bytes as u16, size) {
+            match decode::decode(window, bytes as u16, size, self.core.features) {
                 // What is invalid rests on bytes nobody counted: it gets a block of its own.
                 Decoded::Op { op, .. } if op.length == 0 && !ops.is_empty() => break,
                 Decoded::Op { op, ends_block } => {
@@ -571,7 +579,7 @@ impl Cpu {
             .read(physical, &mut window[..head])
             .expect("the first page is RAM");
         let in_ram = env.ram.read(second, &mut window[head..]).is_ok();
-        let Decoded::Op { op, .. } = decode::decode(&window, 0, size) else {
+        let Decoded::Op { op, .. } = decode::decode(&window, 0, size, self.core.features) else {
             unreachable!("fifteen bytes are enough")
         };
         let length = if op.length == 0 {

@@ -14,6 +14,7 @@ mod cpu;
 mod decode;
 mod env;
 mod fault;
+mod features;
 mod flags;
 mod mmu;
 mod op;
@@ -23,6 +24,7 @@ mod state;
 mod system;
 mod word;
 
+pub use arch::cpuid::{Features, Profile};
 pub use bus::{Bus, Progress};
 pub use cpu::{Cpu, Exit, Limits};
 pub use state::CpuState;

@@ -4,13 +4,14 @@
 //! cache holds.
 
 use arch::boot::EntryPoint;
+use arch::cpuid::Profile;
 use serde::{Deserialize, Serialize};
 
 use crate::softfloat::F80;
 use crate::system::debug::{DR6_CLEAR, DR7_CLEAR};
 
 /// Version of [`CpuState`]; raised with every change of its meaning.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// A segment register with its hidden part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +142,8 @@ pub struct MsrState {
 pub struct CpuState {
     /// [`STATE_VERSION`].
     pub version: u32,
+    /// The CPU model.
+    pub profile: Profile,
     /// Steps since the VM was created.
     pub steps: u64,
     /// Those of them that were REP iterations.
@@ -207,7 +210,7 @@ pub struct CpuState {
 
 impl CpuState {
     /// The state after power-up (SDM vol. 3, table 11-1), at position 0.
-    pub fn power_up(random_seed: [u8; 32]) -> CpuState {
+    pub fn power_up(profile: Profile, random_seed: [u8; 32]) -> CpuState {
         let real = |selector: u16, base: u64, kind: u16| Segment {
             selector,
             rights: RIGHTS_PRESENT | RIGHTS_CODE_DATA | kind,
@@ -225,6 +228,7 @@ impl CpuState {
         };
         CpuState {
             version: STATE_VERSION,
+            profile,
             steps: 0,
             rep_steps: 0,
             gpr: [0; 16],
@@ -305,7 +309,7 @@ impl CpuState {
             steps: self.steps,
             rep_steps: self.rep_steps,
             random_words: self.random_words,
-            ..CpuState::power_up(self.random_seed)
+            ..CpuState::power_up(self.profile, self.random_seed)
         }
     }
 

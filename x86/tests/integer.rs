@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 
 use memory::GuestRam;
-use x86::{Bus, Cpu, CpuState, Exit, Limits, Progress};
+use x86::{Bus, Cpu, CpuState, Exit, Limits, Profile, Progress};
 
 const RAM: u64 = 1 << 20;
 /// Where code starts.
@@ -59,7 +59,7 @@ impl Bench {
     fn new(code: &[u8]) -> Bench {
         let mut ram = GuestRam::new(RAM).expect("a megabyte");
         ram.write(CODE, code).expect("RAM");
-        let mut state = CpuState::power_up([0; 32]);
+        let mut state = CpuState::power_up(Profile::V1, [0; 32]);
         state.cr0 = 0x11;
         for (slot, segment) in state.segments.iter_mut().enumerate() {
             segment.selector = if slot == 1 { 8 } else { 16 };

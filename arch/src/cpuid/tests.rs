@@ -80,6 +80,66 @@ fn v1_is_the_psabi_baseline_and_no_more_than_promised() {
 }
 
 #[test]
+fn levels_are_those_of_the_psabi() {
+    // CMPXCHG16B, LAHF, POPCNT, SSE3, SSE4.1, SSE4.2, SSSE3.
+    let v2 = [13, 23, 0, 19, 20, 9];
+    // AVX, F16C, FMA, MOVBE; OSXSAVE follows CR4.
+    let v3 = [28, 29, 12, 22, 26];
+    for profile in [Profile::V2, Profile::V3] {
+        let ecx = cpuid(profile, 1, 0).ecx;
+        assert!(v2.iter().all(|bit| ecx & 1 << bit != 0));
+        let all = v3.iter().all(|bit| ecx & 1 << bit != 0);
+        assert_eq!(all, profile == Profile::V3);
+        assert_eq!(ecx & 1 << 27, 0, "OSXSAVE");
+        // AVX2, BMI1, BMI2; LZCNT.
+        let ebx = cpuid(profile, 7, 0).ebx;
+        let all = [3, 5, 8].iter().all(|bit| ebx & 1 << bit != 0);
+        assert_eq!(all, profile == Profile::V3);
+        let lzcnt = cpuid(profile, 0x8000_0001, 0).ecx & 1 << 5 != 0;
+        assert_eq!(lzcnt, profile == Profile::V3);
+    }
+    assert_eq!(cpuid(Profile::V2, 0xD, 0), CpuidResult::default());
+    let area = cpuid(Profile::V3, 0xD, 0);
+    assert_eq!((area.eax, area.ecx, area.edx), (7, 832, 0));
+    let avx = cpuid(Profile::V3, 0xD, 2);
+    assert_eq!((avx.eax, avx.ebx), (256, 576));
+}
+
+#[test]
+fn each_feature_has_a_bit_of_its_own() {
+    for word in [
+        Word::Leaf1Ecx,
+        Word::Leaf1Edx,
+        Word::Leaf7Ebx,
+        Word::Leaf7Ecx,
+        Word::Leaf7Edx,
+        Word::LeafDEax,
+        Word::Extended1Ecx,
+        Word::Extended1Edx,
+    ] {
+        let mut seen = 0;
+        for bit in features::bits_in(word) {
+            assert_eq!(seen & 1 << bit, 0, "{word:?}[{bit}]");
+            seen |= 1 << bit;
+        }
+        assert_ne!(seen, 0);
+    }
+}
+
+#[test]
+fn models_have_names() {
+    for profile in Profile::ALL {
+        assert_eq!(profile.name().parse(), Ok(profile));
+    }
+    let error = "v4".parse::<Profile>().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "\"v4\" is no CPU model: use v1, v2 or v3"
+    );
+    assert!(Profile::default().is_complete());
+}
+
+#[test]
 fn no_speculation_control_is_claimed() {
     // IBRS, STIBP, L1D_FLUSH, SSBD and CORE_CAPABILITIES; only ARCH_CAPABILITIES is there.
     assert_eq!(leaf(7).edx, 1 << 29);

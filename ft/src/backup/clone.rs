@@ -88,8 +88,15 @@ impl Backup {
             }
             .into());
         }
+        // Of the machines that this side can be, the one that the primary's is, or else any, which
+        // is then refused.
+        let offered = &self.offer.semantics;
+        let same = offered.iter().find(|ours| **ours == theirs.semantics);
+        let Some(semantics) = same.or(offered.first()).cloned() else {
+            return Err(PeerError::from(HelloError::NothingOffered));
+        };
         let ours = Hello {
-            semantics: self.offer.semantics.clone(),
+            semantics,
             incarnation: self.offer.us,
             role: Role::Backup,
             heartbeat_port: self.offer.heartbeat_port,

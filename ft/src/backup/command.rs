@@ -18,8 +18,8 @@ use crate::peer_error::PeerError;
 /// What this side offers to a primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// What its machines' behaviour is defined by.
-    pub semantics: Semantics,
+    /// The machines it can be, at least one: what the behaviour of each is defined by.
+    pub semantics: Vec<Semantics>,
     /// This process.
     pub us: Incarnation,
     /// The only VM that is welcome; `None` for any.

@@ -62,6 +62,9 @@ pub enum HelloError {
         /// The peer's.
         theirs: Semantics,
     },
+    /// This side cannot be a backup of any machine.
+    #[error("this side offers no machine")]
+    NothingOffered,
     /// Another VM.
     #[error("the peer's VM is {theirs}, ours is {ours}")]
     WrongVm {

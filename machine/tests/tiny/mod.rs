@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use iced_x86::code_asm::*;
 use iced_x86::{BlockEncoderOptions, IcedError};
-use machine::{BootPayload, Exit, Machine, MachineConfig, Position};
+use machine::{BootPayload, Exit, Machine, MachineConfig, Position, Profile};
 
 /// Where the code lies and starts.
 pub const LOAD: u64 = 0x10_0000;
@@ -53,6 +53,7 @@ pub fn kernel(code: &[u8]) -> Vec<u8> {
 pub fn machine(code: &[u8]) -> Machine {
     Machine::new(MachineConfig {
         memory_size: 32 << 20,
+        profile: Profile::default(),
         seed: [3; 32],
         start_time: 1_700_000_000,
         payload: BootPayload {

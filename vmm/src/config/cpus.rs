@@ -1,10 +1,11 @@
 //! Virtual CPUs.
 //!
-//! Does: count, topology and address width. Does not: CPU features; what the guest may know of its
-//! CPU is a fixed model.
+//! Does: count, topology, address width and CPU model. Does not: single CPU features; what the guest
+//! may know of its CPU is a fixed model.
 //!
 //! Invariant: a valid configuration has exactly one virtual CPU.
 
+use machine::Profile;
 use option_parser::{Key, OptionError, Options};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,9 @@ pub struct CpusConfig {
     /// Width of physical addresses.
     #[serde(default = "phys_bits")]
     pub max_phys_bits: u8,
+    /// The CPU model: an x86-64 level.
+    #[serde(default)]
+    pub profile: Profile,
 }
 
 /// How virtual CPUs are arranged.
@@ -54,14 +58,15 @@ impl Default for CpusConfig {
             max_vcpus: 1,
             topology: None,
             max_phys_bits: phys_bits(),
+            profile: Profile::default(),
         }
     }
 }
 
 impl CpusConfig {
-    /// Reads `--cpus boot=,max=,topology=,max_phys_bits=`.
+    /// Reads `--cpus boot=,max=,topology=,max_phys_bits=,profile=`.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let keys = ["boot", "max", "topology", "max_phys_bits"].map(Key::value);
+        let keys = ["boot", "max", "topology", "max_phys_bits", "profile"].map(Key::value);
         let options = Options::parse("--cpus", text, &keys)?;
         let boot_vcpus = options.get("boot")?.unwrap_or(1);
         let topology = match options.text("topology") {
@@ -73,6 +78,12 @@ impl CpusConfig {
             max_vcpus: options.get("max")?.unwrap_or(boot_vcpus),
             topology,
             max_phys_bits: options.get("max_phys_bits")?.unwrap_or_else(phys_bits),
+            profile: match options.text("profile") {
+                Some(text) => text
+                    .parse()
+                    .map_err(|_| options.invalid("profile", "v1, v2 or v3"))?,
+                None => Profile::default(),
+            },
         })
     }
 
@@ -99,6 +110,11 @@ impl CpusConfig {
         if !(36..=phys_bits()).contains(&self.max_phys_bits) {
             return Err(ConfigError::PhysBits {
                 bits: self.max_phys_bits,
+            });
+        }
+        if !self.profile.is_complete() {
+            return Err(ConfigError::Profile {
+                profile: self.profile,
             });
         }
         Ok(())
@@ -153,6 +169,16 @@ mod tests {
             max.validate(),
             Err(ConfigError::TooManyVcpus { count: 4 })
         ));
+        for profile in Profile::ALL {
+            let cpus = CpusConfig::parse(&format!("profile={profile}")).unwrap();
+            assert_eq!(cpus.profile, profile);
+            match cpus.validate() {
+                Ok(()) => assert!(profile.is_complete()),
+                Err(ConfigError::Profile { profile: named }) => assert_eq!(named, profile),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        CpusConfig::parse("profile=v4").unwrap_err();
         let bits = CpusConfig::parse("max_phys_bits=52").unwrap();
         assert!(matches!(
             bits.validate(),

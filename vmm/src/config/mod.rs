@@ -87,6 +87,8 @@ impl VmConfig {
 
 #[cfg(test)]
 mod tests {
+    use machine::Profile;
+
     use super::*;
 
     fn minimal() -> serde_json::Value {
@@ -104,7 +106,12 @@ mod tests {
         assert_eq!(
             json,
             serde_json::json!({
-                "cpus": { "boot_vcpus": 1, "max_vcpus": 1, "max_phys_bits": 46 },
+                "cpus": {
+                    "boot_vcpus": 1,
+                    "max_vcpus": 1,
+                    "max_phys_bits": 46,
+                    "profile": Profile::default().name(),
+                },
                 "memory": {
                     "size": 536_870_912,
                     "mergeable": false,

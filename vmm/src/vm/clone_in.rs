@@ -7,7 +7,7 @@
 //! machine (paper §3.1).
 
 use ft::channel::{BlobKind, CloneError, PAGE_BYTES, PageRun};
-use machine::{BootPayload, GuestRam, Machine, MachineState, Position, StateError};
+use machine::{BootPayload, GuestRam, Machine, MachineState, Position, Profile, StateError};
 use thiserror::Error;
 
 use super::payload::{self, PayloadError};
@@ -31,6 +31,14 @@ pub enum CloneInError {
     /// A part is missing or elsewhere.
     #[error("the clone is broken")]
     Clone(#[from] CloneError),
+    /// Configuration and state name different CPU models.
+    #[error("the clone's CPU is of model {state}, its configuration says {config}")]
+    Profile {
+        /// In the configuration.
+        config: Profile,
+        /// In the state.
+        state: Profile,
+    },
     /// It stands somewhere else than announced.
     #[error("the clone stands at {found} and not at {expected}")]
     Position {
@@ -111,8 +119,15 @@ impl IncomingClone {
         let missing = CloneError::MissingBlob;
         let mut state = self.state.ok_or(missing(BlobKind::State))?;
         state.payload = self.payload.ok_or(missing(BlobKind::Payload))?;
+        let config = self.config.ok_or(missing(BlobKind::Config))?;
+        if state.cpu.profile != config.cpus.profile {
+            return Err(CloneInError::Profile {
+                config: config.cpus.profile,
+                state: state.cpu.profile,
+            });
+        }
         Ok(WholeClone {
-            config: self.config.ok_or(missing(BlobKind::Config))?,
+            config,
             state,
             ram: self.ram,
         })

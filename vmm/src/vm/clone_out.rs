@@ -243,7 +243,7 @@ mod tests {
     use std::sync::Arc;
 
     use ft::channel::{BlobAssembler, PageRun};
-    use machine::MachineConfig;
+    use machine::{MachineConfig, Profile};
 
     use super::super::clone_in::IncomingClone;
     use super::super::digests::components;
@@ -290,6 +290,7 @@ mod tests {
     fn machine() -> Machine {
         Machine::new(MachineConfig {
             memory_size: 32 << 20,
+            profile: Profile::default(),
             seed: [1; 32],
             start_time: 0,
             payload: BootPayload {

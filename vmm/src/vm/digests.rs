@@ -7,19 +7,25 @@
 
 use ft::identity::Semantics;
 use ft::log::ComponentDigest;
-use machine::{COMPONENTS, Digest, STATE_VERSION};
+use machine::{COMPONENTS, Digest, Profile, STATE_VERSION};
 
 /// Raised with every change of what a machine does or of how its state is written that
 /// `STATE_VERSION` does not tell: a log or a peer of another number is refused.
 const SEMANTICS: u64 = 1;
 
-/// What this build's machines do.
-pub fn semantics() -> Semantics {
+/// What this build's machines with a CPU of that model do.
+pub fn semantics(profile: Profile) -> Semantics {
     Semantics {
         engine: "software".to_owned(),
-        cpu_model: "x86-64-v1".to_owned(),
+        cpu_model: profile.model_name().to_owned(),
         number: SEMANTICS << 32 | u64::from(STATE_VERSION),
     }
+}
+
+/// Every machine that this build can be, the highest model first.
+pub fn offered() -> Vec<Semantics> {
+    let complete = Profile::ALL.into_iter().filter(|p| p.is_complete());
+    complete.rev().map(semantics).collect()
 }
 
 /// The digest, component by component.

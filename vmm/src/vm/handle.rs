@@ -131,6 +131,7 @@ fn new_machine(config: &VmConfig, options: &MachineOptions) -> Result<Machine, V
     })?;
     Machine::new(MachineConfig {
         memory_size: config.memory.size,
+        profile: config.cpus.profile,
         seed,
         start_time: clock::time_of_day_ns() / 1_000_000_000,
         payload: payload::read(payload)?,

@@ -138,7 +138,7 @@ fn receive(
 ) -> io::Result<()> {
     let heartbeats = HeartbeatSocket::bind(SocketAddr::new(stream.local_addr()?.ip(), 0))?;
     let offer = Offer {
-        semantics: digests::semantics(),
+        semantics: digests::offered(),
         us: parts.us,
         vm: None,
         heartbeat_port: heartbeats.local_address()?.port(),

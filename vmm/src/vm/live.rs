@@ -499,7 +499,6 @@ impl Live {
             lease: None,
         });
         ft.lease = Some(lease.clone());
-        let ram_size = self.machine.ram().size();
-        pairing::begin(&self.parts, &self.role, config, &lease, ram_size)
+        pairing::begin(&self.parts, &self.role, config, &lease, &self.machine)
     }
 }

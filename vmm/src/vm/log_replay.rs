@@ -19,7 +19,7 @@ use ft::identity::Semantics;
 use ft::log::{
     Body, ComponentDigest, Control, Entry, FileError, FileItem, FileReader, OutputMark, hash_of,
 };
-use machine::{Machine, Output, Position};
+use machine::{Machine, Output, Position, Profile};
 use thiserror::Error;
 
 use super::clone_in::{CloneInError, IncomingClone};
@@ -139,8 +139,9 @@ impl Source {
                 return Err(ReplayError::NoMachine);
             }
         };
-        let ours = digests::semantics();
-        if theirs != ours {
+        let offered = digests::offered();
+        if !offered.contains(&theirs) {
+            let ours = digests::semantics(Profile::default());
             return Err(ReplayError::Semantics { theirs, ours });
         }
         Ok(source)

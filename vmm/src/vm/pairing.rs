@@ -14,8 +14,9 @@ use std::{io, thread};
 
 use ft::Settings;
 use ft::arbiter::{Arbiter, ArbiterError};
-use ft::identity::Generation;
+use ft::identity::{Generation, Semantics};
 use ft::primary::{Pairing, WrongPhase};
+use machine::Machine;
 use thiserror::Error;
 
 use super::parts::Parts;
@@ -65,14 +66,13 @@ pub fn settings(timeout_ms: u64) -> Settings {
     }
 }
 
-/// Begins to protect the machine of `role`, which has `ram_size` bytes of memory. The answer is in
-/// its status.
+/// Begins to protect `machine`, which is the one of `role`. The answer is in the role's status.
 pub fn begin(
     parts: &std::sync::Arc<Parts>,
     role: &SharedPrimary,
     config: &FtEnableConfig,
     lease: &Lease,
-    ram_size: u64,
+    machine: &Machine,
 ) -> Result<(), VmError> {
     let thread_failed = |source| VmError::Host {
         what: "start a thread",
@@ -92,8 +92,11 @@ pub fn begin(
             })?;
     }
     let (parts, shared, config) = (parts.clone(), role.clone(), config.clone());
+    let semantics = digests::semantics(machine.profile());
+    let ram_size = machine.ram().size();
     let run = move || {
-        if let Err(error) = connect(&parts, &shared, &config, &arbiter, ram_size) {
+        let connected = connect(&parts, &shared, &config, &arbiter, semantics, ram_size);
+        if let Err(error) = connected {
             lock(&shared).pairing_failed(reasons::chain(&error));
         }
     };
@@ -112,6 +115,7 @@ fn connect(
     role: &SharedPrimary,
     config: &FtEnableConfig,
     arbiter: &ArbiterThread,
+    semantics: Semantics,
     ram_size: u64,
 ) -> Result<(), PairingError> {
     let vm = lock(role).vm();
@@ -120,7 +124,7 @@ fn connect(
     let stream = tcp::connect(&config.peer, config.insecure, PATIENCE)?;
     let heartbeats = HeartbeatSocket::bind(SocketAddr::new(stream.local_addr()?.ip(), 0))?;
     let pairing = Pairing {
-        semantics: digests::semantics(),
+        semantics,
         vm,
         generation,
         us,

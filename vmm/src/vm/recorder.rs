@@ -48,7 +48,7 @@ impl Recorder {
             source,
         })?;
         let header = FileHeader {
-            semantics: digests::semantics(),
+            semantics: digests::semantics(machine.profile()),
             vm,
             generation: Generation(0),
             first_seq,

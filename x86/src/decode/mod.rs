@@ -3,17 +3,19 @@
 //! Does: let iced-x86 decode one instruction, lay out its operands, ask each family for its handler.
 //! Does not: fetch (`cpu`), or execute.
 //!
-//! Invariant: an `Op` is a function of the instruction's bytes, the code size and its offset in the
-//! block alone, so it serves every linear address and every privilege level.
+//! Invariant: an `Op` is a function of the instruction's bytes, the code size, the CPU model and its
+//! offset in the block alone, so it serves every linear address and every privilege level.
 
 pub(crate) mod operands;
 
+use arch::cpuid::Features;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, OpKind};
 
 use crate::chain::end_of_run;
 use crate::core::Core;
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
+use crate::features;
 use crate::op::{CodeSize, Flow, Handler, LOCK, Op, REP, REPNE, SEG_NONE, SLOT_ZERO, Selected};
 use crate::{ops, system};
 
@@ -40,22 +42,25 @@ type Select = fn(&Instruction, &mut Op, CodeSize) -> Option<Selected>;
 /// The families, most frequent first.
 const FAMILIES: &[Select] = &[ops::select, system::select];
 
-/// Decodes the instruction at the start of `bytes`, which lies `offset` bytes into its block.
-/// Fifteen bytes are always enough.
-pub(crate) fn decode(bytes: &[u8], offset: u16, size: CodeSize) -> Decoded {
+/// Decodes the instruction at the start of `bytes`, which lies `offset` bytes into its block, for a
+/// CPU with `features`. Fifteen bytes are always enough.
+pub(crate) fn decode(bytes: &[u8], offset: u16, size: CodeSize, features: Features) -> Decoded {
     let bits = match size {
         CodeSize::Bits16 => 16,
         CodeSize::Bits32 => 32,
         CodeSize::Bits64 => 64,
     };
     let ip = u64::from(offset);
-    let mut decoder = Decoder::with_ip(bits, bytes, ip, DecoderOptions::NONE);
+    let mut decoder = Decoder::with_ip(bits, bytes, ip, features::decoder_options(features));
     let instruction = decoder.decode();
     match decoder.last_error() {
         DecoderError::None => {}
         DecoderError::NoMoreBytes if bytes.len() < LONGEST => return Decoded::Short,
         _ if is_too_long(bytes, bits) => return failing(offset, too_long),
         _ => return failing(offset, undefined),
+    }
+    if !features::offers(features, &instruction) {
+        return failing(offset, undefined);
     }
     let mut op = blank(offset, undefined);
     op.length = instruction.len() as u8;

@@ -35,7 +35,7 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
 
 fn cpuid(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
     let (leaf, subleaf) = (core.reg::<u32>(0), core.reg::<u32>(1));
-    let found = arch::cpuid::cpuid(arch::cpuid::Profile::V1, leaf, subleaf);
+    let found = arch::cpuid::cpuid(core.profile, leaf, subleaf);
     core.set_reg::<u32>(0, found.eax);
     core.set_reg::<u32>(3, found.ebx);
     core.set_reg::<u32>(1, found.ecx);

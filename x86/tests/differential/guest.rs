@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 use memory::GuestRam;
-use x86::{Bus, Cpu, CpuState, Exit, Limits, Progress};
+use x86::{Bus, Cpu, CpuState, Exit, Limits, Profile, Progress};
 
 use crate::context::{Case, FX_BYTES, Fault, Fx, Outcome, Registers};
 use crate::layout::{
@@ -420,7 +420,7 @@ fn write_kernel(ram: &mut GuestRam) -> u64 {
 }
 
 fn initial_state() -> CpuState {
-    let mut state = CpuState::power_up([0; 32]);
+    let mut state = CpuState::power_up(Profile::V1, [0; 32]);
     state.cr0 = 0x8001_0033;
     state.cr3 = PML4;
     state.cr4 = 0x6a0;

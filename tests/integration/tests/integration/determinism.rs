@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use integration::Outcome;
 use integration::installation::Installation;
 use integration::seed::Random;
-use machine::{BootPayload, Digest, Exit, Machine, MachineConfig, Position};
+use machine::{BootPayload, Digest, Exit, Machine, MachineConfig, Position, Profile};
 
 /// Steps between digests.
 const GRAIN: u64 = 20_000_000;
@@ -17,6 +17,7 @@ fn machine(installation: &Installation, cache_bytes: usize) -> Machine {
     let read = |path: &Path| Arc::new(std::fs::read(path).expect("the guest image is there"));
     Machine::new(MachineConfig {
         memory_size: 512 << 20,
+        profile: Profile::default(),
         seed: [7; 32],
         start_time: 1_700_000_000,
         payload: BootPayload {

@@ -3,7 +3,7 @@
 use iced_x86::IcedError;
 use iced_x86::code_asm::CodeAssembler;
 use memory::GuestRam;
-use x86::CpuState;
+use x86::{CpuState, Profile};
 
 use super::{Bench, Recorder};
 
@@ -159,7 +159,7 @@ impl Bench {
         for vector in 0..=255 {
             ram.write(handler_of(vector), &[0xf4]).expect("RAM");
         }
-        let mut state = CpuState::power_up([7; 32]);
+        let mut state = CpuState::power_up(Profile::V1, [7; 32]);
         state.rip = CODE;
         state.gpr[RSP] = STACK;
         Bench {

@@ -18,6 +18,8 @@ use crate::decode::{Decoded, decode};
 use crate::env::Env;
 use crate::fault::Fault;
 use crate::op::{CodeSize, Flow, SLOT_BLOCK_RIP};
+use arch::cpuid::Profile;
+
 use crate::state::{CpuState, RIGHTS_LONG};
 
 /// Size of the test's RAM.
@@ -69,7 +71,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let mut state = CpuState::power_up([0; 32]);
+        let mut state = CpuState::power_up(Profile::V1, [0; 32]);
         state.cr0 = cr0::PE | cr0::ET | cr0::NE;
         state.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT;
         state.msr.efer = efer::LME | efer::LMA;
@@ -86,7 +88,8 @@ impl Bench {
     fn run(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let mut padded = [0x90; 15];
         padded[..bytes.len()].copy_from_slice(bytes);
-        let Decoded::Op { op, .. } = decode(&padded, 0, self.core.code_size) else {
+        let Decoded::Op { op, .. } = decode(&padded, 0, self.core.code_size, self.core.features)
+        else {
             panic!("not an instruction: {bytes:02x?}");
         };
         self.core.gpr[usize::from(SLOT_BLOCK_RIP)] = 0;

@@ -17,6 +17,8 @@ use crate::env::Env;
 use crate::fault::Fault;
 use crate::op::{Flow, SLOT_BLOCK_RIP};
 use crate::softfloat::F80;
+use arch::cpuid::Profile;
+
 use crate::state::{CpuState, RIGHTS_BIG, RIGHTS_LONG};
 
 /// Size of the test's RAM.
@@ -81,7 +83,7 @@ struct Bench {
 
 impl Bench {
     fn new(mode: Mode) -> Bench {
-        let mut state = CpuState::power_up([0; 32]);
+        let mut state = CpuState::power_up(Profile::V1, [0; 32]);
         state.gpr[7] = DATA;
         state.cr0 = cr0::ET | cr0::NE;
         if mode != Mode::Real {
@@ -115,7 +117,8 @@ impl Bench {
     fn run(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         let mut padded = [0x90; 15];
         padded[..bytes.len()].copy_from_slice(bytes);
-        let Decoded::Op { op, .. } = decode(&padded, 0, self.core.code_size) else {
+        let Decoded::Op { op, .. } = decode(&padded, 0, self.core.code_size, self.core.features)
+        else {
             panic!("not an instruction: {bytes:02x?}");
         };
         self.core.gpr[usize::from(SLOT_BLOCK_RIP)] = RIP;
