@@ -9,8 +9,11 @@
 //! do, and a CPU that starts with an empty TLB behaves like one with a full one.
 
 pub mod access;
+mod address;
+mod quick;
 mod tables;
 mod tlb;
+mod translate;
 mod walk;
 
 pub(crate) use tables::Tables;
