@@ -3,7 +3,7 @@
 #
 #   bzImage             the amd64 cloud kernel as Debian ships it
 #   vmlinux             the ELF file inside it, with its PVH entry
-#   initramfs.cpio.gz   busybox, our guest programs, our init
+#   initramfs.cpio.gz   busybox, the drivers of virtio devices, our guest programs, our init
 #   count               the guest program, to be run on the host for comparison
 #   manifest            what it was made of
 #
@@ -12,6 +12,7 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
+. scripts/packages.sh
 packages=build/packages
 out=build/guest
 guests=tests/guests
@@ -35,14 +36,6 @@ flock 9
 work=$(mktemp -d build/guest.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 
-# Runs apt, refreshing its lists once if the first try fails.
-with_lists() {
-    "$@" && return
-    echo "guest-image: refreshing the package lists" >&2
-    if [ "$(id -u)" -eq 0 ]; then apt-get update --quiet >&2; else sudo -n apt-get update --quiet >&2; fi
-    "$@"
-}
-
 # The package that the metapackage of the cloud kernel stands for.
 kernel_package() {
     local name
@@ -51,25 +44,8 @@ kernel_package() {
     echo "$name"
 }
 
-# fetch PATTERN PACKAGE-NAME-COMMAND...: leaves exactly one package of that pattern.
-fetch() {
-    local pattern=$1 name found
-    shift
-    found=$(find "$packages" -maxdepth 1 -name "$pattern")
-    if [ -n "$found" ] && [ "$update" = no ]; then
-        return
-    fi
-    name=$(with_lists "$@")
-    echo "guest-image: downloading $name"
-    mkdir "$work/download"
-    (cd "$work/download" && with_lists apt-get download --quiet -o APT::Sandbox::User=root "$name")
-    find "$packages" -maxdepth 1 -name "$pattern" -delete
-    mv "$work"/download/*.deb "$packages/"
-    rmdir "$work/download"
-}
-
-fetch 'linux-image-*.deb' kernel_package
-fetch 'busybox-static_*.deb' echo busybox-static
+fetch "$packages" "$update" 'linux-image-*.deb' kernel_package
+fetch "$packages" "$update" 'busybox-static_*.deb' echo busybox-static
 
 compile=(gcc -std=c11 -O2 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errno
     -static -s "-Wl,--build-id=none")
@@ -77,7 +53,8 @@ compile=(gcc -std=c11 -O2 -Wall -Wextra -Werror -ffp-contract=off -fno-math-errn
 # Everything that decides what comes out.
 manifest() {
     (cd "$packages" && LC_ALL=C sha256sum ./*.deb)
-    LC_ALL=C sha256sum scripts/guest-image.sh "$guests"/*
+    LC_ALL=C sha256sum scripts/guest-image.sh scripts/packages.sh
+    find "$guests" -maxdepth 1 -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
     gcc -dumpfullversion
     sha256sum "$(gcc -print-file-name=libc.a)"
 }
@@ -129,20 +106,28 @@ fi
 "${compile[@]}" -o "$work/out/count" "$guests/count.c" "$guests/sha256.c"
 
 tree=$work/tree
-mkdir -p "$tree"/{bin,dev,proc,sys,tmp,root,etc}
+mkdir -p "$tree"/{bin,dev,proc,sys,tmp,mnt,root,etc}
 cp "$work/root/bin/busybox" "$tree/bin/busybox"
 for applet in $("$tree/bin/busybox" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$tree/bin/$applet"
 done
 cp "$work/out/count" "$tree/bin/count"
+cp "$guests/load_drivers" "$tree/bin/load_drivers"
 cp "$guests/init" "$tree/init"
+
+# Ext4 is part of the kernel, virtio is not.
+modules=$(cd "$work/root/lib/modules" && echo *)
+for module in virtio virtio_ring virtio_pci_{legacy,modern}_dev virtio_pci virtio_blk virtio_net \
+    net_failover failover virtio-rng virtio_console virtio_balloon vsock \
+    vmw_vsock_virtio_transport{_common,}; do
+    file=$(cd "$work/root" && find "lib/modules/$modules" -name "$module.ko")
+    mkdir -p "$tree/$(dirname "$file")"
+    cp "$work/root/$file" "$tree/$file"
+done
+"$tree/bin/busybox" depmod -b "$tree" "$modules"
 echo 'root:x:0:0:root:/root:/bin/sh' >"$tree/etc/passwd"
 echo 'root:x:0:' >"$tree/etc/group"
-chmod -R u=rwX,go=rX "$tree"
-find "$tree" -exec touch --no-dereference --date=@0 {} +
-(cd "$tree" && find . -print0 | LC_ALL=C sort -z |
-    cpio --quiet --create --null --format=newc --reproducible --owner=0:0) |
-    gzip -9 -n >"$work/out/initramfs.cpio.gz"
+archive "$tree" >"$work/out/initramfs.cpio.gz"
 
 mv "$work/manifest" "$work/out/manifest"
 rm -rf "$out"

@@ -40,7 +40,7 @@ stage_format() {
 }
 
 stage_shell() {
-    shellcheck scripts/*.sh .ci/run tests/guests/init
+    shellcheck scripts/*.sh .ci/run tests/guests/{init,load_drivers}
 }
 
 stage_clippy() {
