@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             Ok(report) => {
                 total.faults += report.faults;
                 total.failovers += report.failovers;
+                total.handed_over += report.handed_over;
                 total.carried_on += report.carried_on;
                 total.stalls += report.stalls;
                 total.bytes_seen += report.bytes_seen;

@@ -63,6 +63,12 @@ impl Machine {
     }
 
     pub fn apply(&mut self, input: &Input) {
+        if let Input::Reset = input {
+            self.hash = scramble(self.position);
+            self.lines = 0;
+            self.ram.fill(0);
+            return;
+        }
         let mix = match input {
             Input::ConsoleEmitted { through } => {
                 let first = self.through - self.pending.len() as u64;
@@ -73,7 +79,7 @@ impl Machine {
             Input::SerialInput(bytes) => hash_of(bytes),
             Input::Anchor { virtual_time, rate } => virtual_time ^ rate,
             Input::PowerButton => 2,
-            Input::Reset => 3,
+            Input::Reset => unreachable!("handled above"),
         };
         self.hash = scramble(self.hash ^ mix);
     }

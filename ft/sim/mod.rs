@@ -8,6 +8,10 @@
 //! build in.
 
 mod checkers;
+mod episode;
+mod faults;
+mod host;
+mod link;
 mod machine;
 mod prng;
 mod process;
@@ -36,10 +40,20 @@ pub enum Bug {
     WrongReplay,
     /// What the machine holds as not emitted is forgotten at go-live.
     ForgottenOutput,
+    /// The parts of an output after the first leave unasked.
+    UnaskedParts,
+    /// Who hands over leaves without asking the flag.
+    LeaveWithoutAsking,
+    /// The guest's power-off is not told to the backup.
+    SilentPowerOff,
+    /// The backup's machine is not reset when the primary's is.
+    LostReset,
+    /// Each side takes the other's detection timeout for longer than it is.
+    ForeignTimeout,
 }
 
 /// All of them.
-pub const BUGS: [Bug; 8] = [
+pub const BUGS: [Bug; 13] = [
     Bug::EarlyRelease,
     Bug::StaleRelease,
     Bug::LiveWithoutArbiter,
@@ -48,4 +62,9 @@ pub const BUGS: [Bug; 8] = [
     Bug::EarlyAck,
     Bug::WrongReplay,
     Bug::ForgottenOutput,
+    Bug::UnaskedParts,
+    Bug::LeaveWithoutAsking,
+    Bug::SilentPowerOff,
+    Bug::LostReset,
+    Bug::ForeignTimeout,
 ];

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ft::backup::{Backup, Replay};
-use ft::identity::Incarnation;
+use ft::identity::{Generation, Incarnation};
 use ft::log::{Body, ComponentDigest, Control};
 use ft::primary::Primary;
 use ft::{Settings, Tick};
@@ -29,8 +29,10 @@ pub struct Process {
     pub received: VecDeque<Option<Vec<u8>>>,
     /// Inputs that wait for the next boundary.
     pub inputs: VecDeque<Input>,
-    /// The one call that is emitting something right now.
-    pub writing: Option<Output>,
+    /// The output that is being emitted.
+    pub writing: Option<Emission>,
+    /// When it last looked protected: the generation that it may only leave by a decision.
+    pub in_generation: Option<Generation>,
     /// The entry of each output, by its last byte.
     pub entries: BTreeMap<u64, u64>,
     /// The vCPU is paused for a clone.
@@ -43,6 +45,17 @@ pub struct Process {
     digests: VecDeque<(u64, u64, Vec<ComponentDigest>)>,
     /// A moment before, for `Bug::LiveTooEarly`.
     pub before: Option<Machine>,
+}
+
+/// An output on its way out, in parts.
+#[derive(Debug)]
+pub struct Emission {
+    /// The count of console bytes with its last one.
+    pub through: u64,
+    /// What has not left.
+    pub rest: Vec<u8>,
+    /// How much of that the call takes that is under way; 0 if there is none.
+    pub calling: usize,
 }
 
 #[derive(Debug)]
@@ -65,6 +78,7 @@ impl Process {
             received: VecDeque::new(),
             inputs: VecDeque::new(),
             writing: None,
+            in_generation: None,
             entries: BTreeMap::new(),
             paused: false,
             speed: 100,
@@ -83,6 +97,18 @@ impl Process {
             }
             _ => false,
         }
+    }
+
+    /// The call that is under way has returned: what it wrote, and the count with its last byte.
+    pub fn written(&mut self) -> Option<(u64, Vec<u8>)> {
+        let emission = self.writing.as_mut()?;
+        let part: Vec<u8> = emission.rest.drain(..emission.calling).collect();
+        emission.calling = 0;
+        let through = emission.through - emission.rest.len() as u64;
+        if emission.rest.is_empty() {
+            self.writing = None;
+        }
+        Some((through, part))
     }
 
     pub fn phase(&self) -> &'static str {
@@ -191,6 +217,7 @@ impl Process {
                 .map_err(|overrun| overrun.to_string())?;
             match next {
                 Replay::Apply(entry) => match entry.body {
+                    Body::Input(Input::Reset) if bug == Some(Bug::LostReset) => {}
                     Body::Input(input) => machine.apply(&input),
                     Body::DigestHere { id } => {
                         if prng.chance(50) {
@@ -219,7 +246,7 @@ impl Process {
                             backup.own_output(&output);
                         }
                     }
-                    if bug != Some(Bug::WrongReplay) {
+                    if !matches!(bug, Some(Bug::WrongReplay | Bug::LostReset)) {
                         history.replayed(machine)?;
                     }
                 }
@@ -233,7 +260,7 @@ impl Process {
 pub fn settings(prng: &mut Prng) -> Settings {
     const MS: Tick = 1_000_000;
     Settings {
-        timeout: 100 * MS,
+        timeout: prng.range(60, 160) * MS,
         heartbeat_interval: 10 * MS,
         flush_interval: prng.range(1, 4) * MS,
         flush_bytes: 1 << prng.range(6, 12),
@@ -241,6 +268,7 @@ pub fn settings(prng: &mut Prng) -> Settings {
         gate_bytes: 1 << prng.range(9, 14),
         receive_buffer_bytes: 1 << prng.range(11, 18),
         progress_interval: 5 * MS,
+        hand_over_timeout: prng.range(20, 300) * MS,
         retry_interval: 50 * MS,
         max_ram_bytes: 1 << 20,
     }

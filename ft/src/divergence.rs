@@ -61,6 +61,13 @@ impl Comparison {
         self.compare(id)
     }
 
+    /// Whether the primary's values are known of a digest that the backup's machine has come to,
+    /// and the backup's own are not.
+    pub(crate) fn is_own_digest_awaited(&self) -> bool {
+        let mut known = self.theirs.keys();
+        known.any(|id| self.places.contains_key(id) && !self.ours.contains_key(id))
+    }
+
     fn compare(&mut self, id: u64) -> Result<(), Mismatch> {
         let (Some(theirs), Some(ours)) = (self.theirs.get(&id), self.ours.get(&id)) else {
             return Ok(());

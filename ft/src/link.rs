@@ -32,6 +32,13 @@ impl Link {
         self.closing = true;
     }
 
+    /// Nothing is sent any more, and nobody watched; whether the peer was watched until now.
+    pub(crate) fn hang_up(&mut self) -> bool {
+        self.outbox.discard();
+        self.closing = false;
+        self.detector.take().is_some()
+    }
+
     /// Whether the last words are out.
     pub(crate) fn is_over(&self) -> bool {
         self.closing && self.outbox.is_empty()

@@ -26,6 +26,8 @@ pub struct Settings {
     pub receive_buffer_bytes: usize,
     /// A backup that receives nothing tells this often how far its execution is.
     pub progress_interval: Tick,
+    /// A backup that is to be handed the VM has this long to catch up.
+    pub hand_over_timeout: Tick,
     /// An arbiter that could not be reached is asked again after this time.
     pub retry_interval: Tick,
     /// The most guest memory that a backup takes on.
@@ -43,6 +45,7 @@ impl Default for Settings {
             gate_bytes: 1 << 20,
             receive_buffer_bytes: 8 << 20,
             progress_interval: 50 * MILLISECOND,
+            hand_over_timeout: 10_000 * MILLISECOND,
             retry_interval: 500 * MILLISECOND,
             max_ram_bytes: 1 << 40,
         }

@@ -75,6 +75,8 @@ pub enum FtState {
     Cloning,
     /// The peer could take over.
     Protected,
+    /// The peer is to take over; what came of it is not known yet.
+    HandingOver,
     /// Waiting for a primary.
     Receiving,
     /// Following a primary.

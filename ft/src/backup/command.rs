@@ -114,6 +114,8 @@ pub enum EndedReason {
     Disabled,
     /// The log says that it ends.
     EndOfLog(EndReason),
+    /// An operator took this side away.
+    Left,
 }
 
 /// What the replayer does next.

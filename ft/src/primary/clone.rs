@@ -1,25 +1,62 @@
-//! The primary's part of the clone.
+//! How a primary comes to have a backup: the introduction and the clone.
 //!
-//! Does: split what the host side gives it into messages, and begin protection at the end. Does
-//! not: pause the guest, or read its memory.
+//! Does: introduce itself, split what the host side gives it into messages, and begin protection at
+//! the end. Does not: pause the guest, or read its memory.
 //!
 //! Invariant: the output rule holds before the end of the clone can leave; before it, the backup
 //! cannot go live, and cancelling is free (paper §3.1).
 
 use hypervisor::Position;
 
-use super::{Command, LossReason, Phase, Primary, WrongPhase};
+use super::session::Session;
+use super::{Command, LossReason, Pairing, Phase, Primary, WrongPhase};
 use crate::Tick;
 use crate::channel::{
-    BLOB_PART_BYTES, BlobKind, BlobPart, CloneEnd, MAX_PAGES_PER_RUN, Message, PAGE_BYTES, PageRun,
-    nonzero_runs,
+    BLOB_PART_BYTES, BlobKind, BlobPart, CloneEnd, Hello, MAX_PAGES_PER_RUN, Message, PAGE_BYTES,
+    PageRun, Role, nonzero_runs,
 };
 use crate::frame::Kind;
 use crate::freshness::Freshness;
 use crate::lag::LagMeter;
+use crate::link::Link;
 use crate::log::{BatchWriter, ComponentDigest};
 
 impl Primary {
+    /// A connection to a would-be backup is there.
+    pub fn connect(&mut self, _now: Tick, pairing: Pairing) -> Result<(), WrongPhase> {
+        match (&self.phase, &self.session) {
+            (Phase::Unprotected, None) => {}
+            (Phase::Unprotected, Some(_)) => return Err(WrongPhase("closing")),
+            (phase, _) => return Err(WrongPhase(phase.name())),
+        }
+        let hello = Hello {
+            semantics: pairing.semantics,
+            vm: pairing.vm,
+            generation: pairing.generation,
+            incarnation: pairing.us,
+            role: Role::Primary,
+            ram_size: pairing.ram_size,
+            heartbeat_port: pairing.heartbeat_port,
+            timeout: self.settings.timeout,
+        };
+        let mut link = Link::default();
+        link.send(&Message::Hello(hello.clone()));
+        self.session = Some(Session {
+            hello,
+            peer: None,
+            link,
+            log: BatchWriter::new(self.next_seq, self.position),
+            batch_opened: None,
+            log_started: 0,
+            acked: self.next_seq,
+            executed: self.position,
+            lag: LagMeter::new(self.position),
+            freshness: Freshness::new(self.settings.timeout),
+        });
+        self.phase = Phase::Connecting;
+        Ok(())
+    }
+
     /// The arbiter took the members of the generation, or did not.
     pub fn on_generation_begun(&mut self, now: Tick, result: Result<(), String>) {
         if let Phase::Beginning = self.phase {
@@ -109,7 +146,10 @@ impl Primary {
         };
         assert!(position >= self.position, "the machine went back");
         self.gate.guard([peer.incarnation], self.next_seq);
-        self.phase = Phase::Protected { verified: false };
+        self.phase = Phase::Protected {
+            verified: false,
+            yields: None,
+        };
         self.position = position;
         session.log = BatchWriter::new(self.next_seq, position);
         session.acked = self.next_seq;

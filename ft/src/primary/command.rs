@@ -84,6 +84,8 @@ pub enum LossReason {
     NotBegun(String),
     /// It was switched off.
     Disabled,
+    /// It was handed the VM, and did not take over.
+    NotTakenOver,
 }
 
 /// Why an entry cannot be appended.

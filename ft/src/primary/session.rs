@@ -36,6 +36,16 @@ impl Session {
         self.batch_opened = None;
     }
 
+    /// Whether the open batch is old enough to be sent.
+    pub(super) fn is_flush_due(&self, now: Tick, interval: Tick) -> bool {
+        self.batch_opened.is_some_and(|at| now >= at + interval)
+    }
+
+    /// Nothing is sent to the peer any more, and it is not watched; whether it was until now.
+    pub(super) fn hang_up(&mut self) -> bool {
+        self.link.hang_up()
+    }
+
     /// Nothing of a wrong acknowledgement takes effect.
     pub(super) fn on_ack(
         &mut self,

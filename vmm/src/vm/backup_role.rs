@@ -168,6 +168,19 @@ impl BackupRole {
         self.dispatch();
     }
 
+    /// This side is taken away; false if it must first learn whether it is the only one.
+    pub fn leave(&mut self) -> bool {
+        let may_leave = self.backup.leave("it was shut down");
+        self.wake_channel();
+        self.dispatch();
+        may_leave
+    }
+
+    /// Whether the last words to the primary are out, or never will be.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// What a machine that stands at `at` does next.
     pub fn replay(&mut self, at: Position) -> Replay {
         let next = self.backup.replay(at).unwrap_or_else(|overrun| {
@@ -308,7 +321,7 @@ impl BackupRole {
                     log::info!("{}", reasons::of_end(reason).join(": "));
                     self.over = Some(match reason {
                         EndedReason::PowerOff => Over::PowerOff,
-                        EndedReason::Disabled | EndedReason::EndOfLog(_) => {
+                        EndedReason::Disabled | EndedReason::EndOfLog(_) | EndedReason::Left => {
                             Over::Again(reasons::of_end(reason))
                         }
                     });

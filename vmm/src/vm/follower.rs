@@ -29,6 +29,10 @@ use crate::status::VmState;
 /// Whoever waits looks this often anyway.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// How long a primary has to take a goodbye (host ns).
+const LAST_WORDS: u64 = 300_000_000;
+const SHORTLY: Duration = Duration::from_millis(10);
+
 /// How following ended.
 pub enum Followed {
     /// This side speaks for the VM now.
@@ -55,6 +59,8 @@ pub struct LiveMachine {
     pub role: SharedBackup,
     /// The primary was paused.
     pub is_paused: bool,
+    /// Somebody wants it powered off, who had to wait until it was live.
+    pub shutdown: Option<Ticket>,
 }
 
 /// Why a machine cannot be brought to a position.
@@ -125,8 +131,23 @@ pub fn follow(clone: ReceivedClone, parts: &Arc<Parts>) -> Followed {
         role,
         slice: SliceLength::default(),
         is_paused: false,
+        shutdown: None,
     }
     .run()
+}
+
+/// Tells the primary that this side is taken away, so that it goes on without it; false if this side
+/// may be the only one.
+pub fn leave(role: &SharedBackup, parts: &Parts) -> bool {
+    if !lock(role).leave() {
+        return false;
+    }
+    let deadline = clock::monotonic_ns() + LAST_WORDS;
+    while !lock(role).is_closed() && clock::monotonic_ns() < deadline {
+        parts.inbox.wait(SHORTLY);
+        parts.inbox.look();
+    }
+    true
 }
 
 struct Follower {
@@ -136,6 +157,7 @@ struct Follower {
     role: SharedBackup,
     slice: SliceLength,
     is_paused: bool,
+    shutdown: Option<Ticket>,
 }
 
 impl Follower {
@@ -146,9 +168,14 @@ impl Follower {
                 return Followed::Stopped(None);
             }
             for (ticket, command) in mail.commands {
-                if command == Command::Shutdown {
-                    // This side leaves; the primary goes on without it.
-                    return Followed::Stopped(Some(ticket));
+                if command == Command::Shutdown && self.shutdown.is_none() {
+                    if leave(&self.role, &self.parts) {
+                        return Followed::Stopped(Some(ticket));
+                    }
+                    // The primary is lost. The flag has been asked, or is about to be, and its
+                    // answer must not be left lying.
+                    self.shutdown = Some(ticket);
+                    continue;
                 }
                 let state = self.parts.board.state();
                 let command = command.name();
@@ -206,6 +233,10 @@ impl Follower {
     }
 
     fn end(self, over: Over) -> Followed {
+        if let (Some(ticket), false) = (self.shutdown, matches!(over, Over::Live(_))) {
+            // There is nothing to be powered off any more.
+            self.parts.answer(ticket, Ok(()));
+        }
         match over {
             Over::Live(promotion) => Followed::Live(Box::new(LiveMachine {
                 machine: self.machine,
@@ -213,6 +244,7 @@ impl Follower {
                 promotion,
                 role: self.role,
                 is_paused: self.is_paused,
+                shutdown: self.shutdown,
             })),
             Over::Again(_) => Followed::Again,
             Over::Halted(reason) => Followed::Halted(reason),

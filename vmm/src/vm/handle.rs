@@ -89,6 +89,7 @@ impl MachineHandle {
             journal,
             outlet,
             state: VmState::Created,
+            shutdown: None,
         };
         let vcpu = vcpu_thread::start_live(Arc::clone(&parts), beginning);
         Ok(MachineHandle {

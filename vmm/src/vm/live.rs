@@ -16,6 +16,7 @@ use std::time::Duration;
 use ft::log::{Body, Control};
 use ft::primary::AppendError;
 use machine::{Exit, Input, Machine, Position};
+use thiserror::Error;
 
 use super::brake;
 use super::clone_out::{CloneSender, Progress};
@@ -54,6 +55,11 @@ pub enum LiveEnd {
     Failed(VmError),
 }
 
+/// The backup did not take over.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct NotHandedOver(String);
+
 /// What a live machine begins with.
 pub struct Beginning {
     /// The machine.
@@ -68,6 +74,8 @@ pub struct Beginning {
     pub outlet: Outlet,
     /// In which state it begins.
     pub state: VmState,
+    /// It is to be powered off at once, for whoever asked before it was live.
+    pub shutdown: Option<Ticket>,
 }
 
 /// The loop.
@@ -89,6 +97,10 @@ pub struct Live {
     promises: VecDeque<(u64, Ticket)>,
     clone: Option<CloneSender>,
     emitted_at: u64,
+    /// Power off first of all, and tell whoever waits for that.
+    shutdown: Option<Ticket>,
+    /// The backup is to take over; somebody waits for what comes of it.
+    handing_over: Option<Ticket>,
     /// The VM is being powered off; these wait for it.
     ending: Option<Vec<Ticket>>,
 }
@@ -103,6 +115,7 @@ impl Live {
             journal,
             outlet,
             state,
+            shutdown,
         } = beginning;
         parts.board.set_state(state);
         Live {
@@ -120,6 +133,8 @@ impl Live {
             promises: VecDeque::new(),
             clone: None,
             emitted_at: 0,
+            handing_over: None,
+            shutdown,
             ending: None,
         }
     }
@@ -140,6 +155,13 @@ impl Live {
                 }
             }
         };
+        if let Some(ticket) = self.handing_over.take() {
+            let result = match end {
+                LiveEnd::Superseded => Ok(()),
+                _ => Err(VmError::Gone),
+            };
+            self.parts.answer(ticket, result);
+        }
         if !matches!(end, LiveEnd::Off(_)) {
             let waiting = self.ending.take().unwrap_or_default().into_iter();
             let promised = self.promises.drain(..).map(|(_, ticket)| ticket);
@@ -173,6 +195,9 @@ impl Live {
         if mail.stop {
             return Ok(Some(LiveEnd::Stopped));
         }
+        if let Some(ticket) = self.shutdown.take() {
+            self.power_off(vec![ticket])?;
+        }
         for (ticket, command) in mail.commands {
             self.obey(ticket, command)?;
         }
@@ -180,13 +205,14 @@ impl Live {
             let role = lock(&self.role);
             if let Some(over) = role.over() {
                 return Ok(Some(match over {
-                    Over::Superseded(_) | Over::Relinquished => LiveEnd::Superseded,
+                    Over::Superseded(_) => LiveEnd::Superseded,
                     Over::Ended => LiveEnd::Off(self.ending.take().unwrap_or_default()),
                 }));
             }
             (role.may_run(), role.is_pairing(), role.wants_clone())
         };
         self.keep_promises();
+        self.end_hand_over();
         self.is_armed &= is_pairing;
         if wants_clone {
             self.send_clone()?;
@@ -419,6 +445,7 @@ impl Live {
         // What changes the guest stands in the log first; the answer comes when that is safe.
         let logged = match command {
             Command::Shutdown => return self.power_off(vec![ticket]),
+            Command::FtFailover if self.ending.is_none() => return self.hand_over(ticket),
             _ if self.ending.is_some() => {
                 self.parts.answer(ticket, Err(VmError::Gone));
                 return Ok(());
@@ -431,7 +458,6 @@ impl Live {
                 let result = match other {
                     Command::FtEnable(config) => self.protect(&config),
                     Command::FtDisable => self.change("end protection", PrimaryRole::disable),
-                    Command::FtFailover => self.change("hand over", PrimaryRole::hand_over),
                     _ => Err(wrong_state),
                 };
                 self.parts.answer(ticket, result);
@@ -443,6 +469,42 @@ impl Live {
             Err(_) => self.parts.answer(ticket, Err(VmError::Gone)),
         }
         logged.map(|_| ())
+    }
+
+    /// Begins to hand the VM over.
+    fn hand_over(&mut self, ticket: Ticket) -> Result<(), AppendError> {
+        let now = clock::monotonic_ns();
+        // The backup goes on exactly here.
+        self.journal.watermark(now, self.machine.position())?;
+        match self.change("hand over", PrimaryRole::hand_over) {
+            Ok(()) => self.handing_over = Some(ticket),
+            Err(error) => self.parts.answer(ticket, Err(error)),
+        }
+        Ok(())
+    }
+
+    /// Tells who waits for it that the VM was not handed over, if that is so.
+    fn end_hand_over(&mut self) {
+        if self.handing_over.is_none() {
+            return;
+        }
+        let why = {
+            let role = lock(&self.role);
+            if role.is_handing_over() || role.over().is_some() {
+                return;
+            }
+            match role.last_error() {
+                [] => "the backup did not catch up in time; it follows as before".to_owned(),
+                why => why.join(": "),
+            }
+        };
+        if let Some(ticket) = self.handing_over.take() {
+            let error = VmError::Because {
+                what: "hand over; it runs on here",
+                source: Box::new(NotHandedOver(why)),
+            };
+            self.parts.answer(ticket, Err(error));
+        }
     }
 
     fn input(&mut self, input: Input) -> Result<u64, AppendError> {

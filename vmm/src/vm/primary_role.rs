@@ -32,8 +32,6 @@ use crate::status::{FtInfo, FtRole, FtState};
 pub enum Over {
     /// Somebody else speaks for the VM.
     Superseded(Decision),
-    /// The backup was told to take over.
-    Relinquished,
     /// The VM has ended.
     Ended,
 }
@@ -168,7 +166,7 @@ impl PrimaryRole {
     pub fn is_promise(&mut self, now: u64, seq: u64) -> bool {
         let status = self.primary.status(now);
         let is_known = match status.phase {
-            "verifying" | "protected" => seq < status.acked,
+            "verifying" | "protected" | "handing over" => seq < status.acked,
             phase => phase != "claiming",
         };
         let is_promise = is_known && self.primary.may_emit(now);
@@ -183,7 +181,12 @@ impl PrimaryRole {
 
     /// Whether a backup follows, or is about to.
     pub fn is_protected(&self) -> bool {
-        matches!(self.phase(), "verifying" | "protected")
+        matches!(self.phase(), "verifying" | "protected" | "handing over")
+    }
+
+    /// Whether it is not known yet what becomes of a hand-over.
+    pub fn is_handing_over(&self) -> bool {
+        self.over.is_none() && matches!(self.phase(), "handing over" | "claiming")
     }
 
     /// Whether a pairing is being made.
@@ -247,13 +250,18 @@ impl PrimaryRole {
         result
     }
 
-    /// Lets the backup take over.
+    /// Lets the backup take over. `is_handing_over` says when it is known what came of it.
     pub fn hand_over(&mut self, now: u64) -> Result<(), WrongPhase> {
         self.primary.hand_over(now)?;
-        self.over = Some(Over::Relinquished);
+        self.last_error.clear();
         self.wake_channel();
         self.dispatch();
         Ok(())
+    }
+
+    /// Why protection ended or did not begin.
+    pub fn last_error(&self) -> &[String] {
+        &self.last_error
     }
 
     /// Nothing leaves any more: the process ends.
@@ -333,7 +341,8 @@ impl PrimaryRole {
     pub fn describe(&self, now: u64, info: &mut FtInfo) {
         let status = self.primary.status(now);
         info.state = match (&self.over, status.phase) {
-            (Some(Over::Superseded(_) | Over::Relinquished), _) | (_, "halted") => FtState::Halted,
+            (Some(Over::Superseded(_)), _) | (_, "halted") => FtState::Halted,
+            (_, "handing over") => FtState::HandingOver,
             _ if self.connecting => FtState::Cloning,
             (_, "connecting" | "beginning" | "cloning" | "verifying") => FtState::Cloning,
             (_, "protected") => FtState::Protected,
@@ -389,6 +398,7 @@ impl PrimaryRole {
                 Command::Unprotected(reason) => self.unprotected(&reason),
                 Command::Halt(decision) => {
                     log::error!("the flag of this generation was {decision}: halted");
+                    self.last_error = reasons::of_decision(&decision);
                     self.over = Some(Over::Superseded(decision));
                     self.around.inbox.ring();
                 }

@@ -8,6 +8,7 @@ use std::error::Error;
 
 use ft::backup::{self, EndedReason, HaltReason};
 use ft::channel::{GoodbyeReason, Mismatch};
+use ft::flag::Decision;
 use ft::primary;
 
 /// An error and its causes.
@@ -69,6 +70,7 @@ pub fn of_primary_loss(reason: &primary::LossReason) -> Vec<String> {
             vec![begun.to_owned(), text.clone()]
         }
         LossReason::Disabled => one("protection was switched off"),
+        LossReason::NotTakenOver => one("the backup was handed the VM and did not take over"),
     }
 }
 
@@ -95,8 +97,16 @@ pub fn of_halt(reason: &HaltReason) -> Vec<String> {
         HaltReason::Diverged(mismatch) => {
             vec!["the machines differ".to_owned(), of_mismatch(mismatch)]
         }
-        HaltReason::Lost(decision) => vec![format!("the flag of this generation was {decision}")],
+        HaltReason::Lost(decision) => of_decision(decision),
     }
+}
+
+/// Why a side does not speak for the VM any more.
+pub fn of_decision(decision: &Decision) -> Vec<String> {
+    vec![
+        "another side speaks for the VM".to_owned(),
+        format!("the flag of this generation was {decision}"),
+    ]
 }
 
 /// Why there is nothing to follow any more.
@@ -105,5 +115,6 @@ pub fn of_end(reason: EndedReason) -> Vec<String> {
         EndedReason::PowerOff => one("the VM was powered off"),
         EndedReason::Disabled => one("the primary switched protection off"),
         EndedReason::EndOfLog(_) => one("the primary's log ended"),
+        EndedReason::Left => one("this backup was shut down"),
     }
 }

@@ -148,6 +148,10 @@ fn receive(parts: &Arc<Parts>) -> End {
             parts.answer(ticket, result);
         }
         if ended {
+            if let Part::Backup(role) = parts.board.part() {
+                // Whoever was about to clone hears why there will be no backup.
+                follower::leave(&role, parts);
+            }
             parts.board.set_state(VmState::Shutdown);
             return End::Quiet;
         }
@@ -192,6 +196,7 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
         promotion,
         role: backup,
         is_paused,
+        shutdown,
     } = live;
     let bell = Arc::new(Bell::default());
     let settings = Settings::default();
@@ -255,6 +260,7 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
             journal,
             outlet,
             state,
+            shutdown,
         },
     )
 }

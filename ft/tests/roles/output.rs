@@ -1,0 +1,76 @@
+//! The output rule between the two roles.
+
+use ft::backup::Replay;
+use ft::channel::Message;
+use ft::primary::{self};
+use machine::Position;
+
+use super::pair::{MS, Pair, a_claims, output};
+
+#[test]
+fn outputs_leave_when_their_entry_is_acknowledged_and_not_before() {
+    let mut pair = Pair::protected();
+    let out = output(120, 3, "hi\n");
+    pair.primary.append_output(pair.now, out.clone()).unwrap();
+    assert_eq!(pair.primary.take_output(pair.now), None);
+    // At once, because an output waits.
+    let bytes = pair.sent_by_primary();
+    assert!(!bytes.is_empty());
+    pair.backup.on_bytes(pair.now, &bytes);
+    assert_eq!(pair.primary.take_output(pair.now), None);
+    // Acknowledged on receipt: nothing was executed.
+    let ack = pair.sent_by_backup();
+    pair.primary.on_bytes(pair.now, &ack);
+    assert_eq!(
+        pair.primary_said(),
+        [primary::Command::OutputsReady],
+        "said once"
+    );
+    assert_eq!(pair.primary.take_output(pair.now), Some(out.clone()));
+    assert_eq!(
+        pair.backup.replay(Position(100)),
+        Ok(Replay::RunTo(Position(120)))
+    );
+    pair.backup.own_output(&out);
+    assert_eq!(pair.backup.replay(Position(120)), Ok(Replay::Wait));
+    assert_eq!(pair.backup.status().phase, "replaying");
+}
+
+#[test]
+fn an_old_acknowledgement_lets_nothing_out() {
+    let mut pair = Pair::protected();
+    pair.primary
+        .append_output(pair.now, output(120, 3, "hi\n"))
+        .unwrap();
+    let bytes = pair.sent_by_primary();
+    pair.backup.on_bytes(pair.now, &bytes);
+    let ack = pair.sent_by_backup();
+    // The primary is frozen for longer than the backup waits.
+    pair.now += 1500 * MS;
+    pair.primary.on_bytes(pair.now, &ack);
+    assert_eq!(pair.primary.take_output(pair.now), None);
+    // It asks, and the backup, which happens to be patient, answers.
+    let ping = pair.sent_by_primary();
+    pair.backup.on_bytes(pair.now, &ping);
+    let answer = pair.sent_by_backup();
+    pair.primary.on_bytes(pair.now, &answer);
+    assert!(pair.primary.take_output(pair.now).is_some());
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_not_sent_is_refused() {
+    let mut pair = Pair::protected();
+    pair.primary
+        .append_output(pair.now, output(120, 3, "hi\n"))
+        .unwrap();
+    let mut bytes = Vec::new();
+    Message::Ack(ft::channel::Ack {
+        next_expected: 2,
+        executed: Position(100),
+        echo: 0,
+    })
+    .encode(&mut bytes);
+    pair.primary.on_bytes(pair.now, &bytes);
+    assert_eq!(pair.primary.take_output(pair.now), None);
+    assert!(pair.primary_said().contains(&a_claims()));
+}
