@@ -45,8 +45,10 @@ struct Block {
 #[repr(align(32))]
 struct Jump {
     linear: u64,
-    /// Epoch and mode, see `jump_key`; 0 matches nothing.
+    /// Epoch of the translations of code, and mode; 0 matches nothing.
     key: u64,
+    /// Epoch of the blocks.
+    epoch: u64,
     run: Run,
 }
 
@@ -76,6 +78,7 @@ impl BlockCache {
         let nothing = Jump {
             linear: 0,
             key: 0,
+            epoch: 0,
             run: Run {
                 start: 0,
                 count: 0,
@@ -106,28 +109,30 @@ impl BlockCache {
         &self.arena[run.start as usize..run.start as usize + usize::from(run.count) + 1]
     }
 
-    /// Key of jump-cache entries in this epoch for a mode (0–15).
+    /// Where `linear` is remembered. Address spaces, whose keys differ, have different places.
     #[inline(always)]
-    pub(crate) fn jump_key(&self, code_epoch: u64, mode: u64) -> u64 {
-        // Both epochs only grow, so their sum names the pair's moment.
-        (self.epoch + code_epoch) << 4 | mode
+    fn jump_slot(linear: u64, key: u64) -> usize {
+        let spread = (key >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
+        ((linear ^ (linear >> 12) ^ spread) as usize) & (JUMPS - 1)
     }
 
-    #[inline(always)]
-    fn jump_slot(linear: u64) -> usize {
-        ((linear ^ (linear >> 12)) as usize) & (JUMPS - 1)
-    }
-
-    /// The run at a linear address, if it was found there since the last change.
+    /// The run at a linear address, if it was found there since the last change. `key` is made of
+    /// the epoch of the translations of code and of the mode (four bits).
     #[inline(always)]
     pub(crate) fn jump(&self, linear: u64, key: u64) -> Option<Run> {
-        let entry = &self.jumps[Self::jump_slot(linear)];
-        (entry.linear == linear && entry.key == key).then_some(entry.run)
+        let entry = &self.jumps[Self::jump_slot(linear, key)];
+        (entry.linear == linear && entry.key == key && entry.epoch == self.epoch)
+            .then_some(entry.run)
     }
 
     /// Remembers that `linear` leads to `run`.
     pub(crate) fn remember_jump(&mut self, linear: u64, key: u64, run: Run) {
-        self.jumps[Self::jump_slot(linear)] = Jump { linear, key, run };
+        self.jumps[Self::jump_slot(linear, key)] = Jump {
+            linear,
+            key,
+            epoch: self.epoch,
+            run,
+        };
     }
 
     fn bucket(physical: u64) -> usize {

@@ -11,7 +11,7 @@ use crate::bus::Progress;
 use crate::chain::Cursor;
 use crate::fault::{Exec, Fault, Raised};
 use crate::flags::{self, Flags};
-use crate::mmu::{Mmu, SET_NONE};
+use crate::mmu::{Mmu, Paging, SET_NONE};
 use crate::op::{CodeSize, HIGH_BYTE, Op, SLOT_BLOCK_RIP};
 use crate::state::{CpuState, MsrState, Segment, TableRegister, X87State};
 use crate::word::Word;
@@ -357,7 +357,7 @@ impl Core {
         let extent = (self.seg_base[1], cs.limit);
         if self.code_extent != extent {
             self.code_extent = extent;
-            self.mmu.code_epoch += 1;
+            self.mmu.code_extent_changed();
         }
         self.select_tlb();
     }
@@ -398,7 +398,13 @@ impl Core {
             steps_limit: 0,
             units_limit: 0,
             fault: Fault::UNDEFINED,
-            mmu: Mmu::new(),
+            mmu: Mmu::new(Paging::of(
+                state.cr0,
+                state.cr3,
+                state.cr4,
+                state.msr.efer,
+                state.pdptes,
+            )),
             xmm: state.xmm,
             mxcsr: state.mxcsr,
             x87: state.x87,

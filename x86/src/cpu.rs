@@ -77,10 +77,10 @@ impl Cpu {
     /// Replaces the state and forgets what the caches hold.
     pub fn set_state(&mut self, ram: &mut GuestRam, state: &CpuState) {
         self.flush(ram);
-        // The epoch of the caches outlives the state: it never goes back.
-        let epoch = self.core.mmu.code_epoch;
+        // The epochs of the caches outlive the state: they never return.
+        let epochs = self.core.mmu.epochs();
         self.core = Core::from_state(state);
-        self.core.mmu.code_epoch = epoch + 1;
+        self.core.mmu.skip_epochs(epochs);
     }
 
     /// Empties the caches, which must not be observable.
@@ -322,7 +322,7 @@ impl Cpu {
     #[inline(always)]
     fn jump_key(&self) -> u64 {
         let mode = self.core.code_size as u64 | u64::from(self.core.cpl == 3) << 2;
-        self.cache.jump_key(self.core.mmu.code_epoch, mode)
+        self.core.mmu.code_epoch() << 4 | mode
     }
 
     /// Executes a run as far as `budget` (≥ 1) allows; true if the next block can follow at once.

@@ -5,18 +5,20 @@
 //!
 //! Invariant: **the TLB is invisible.** An entry exists only while every paging-structure entry its
 //! walk used is unchanged; `tables` tracks those entries and every store to one of them drops what
-//! it made stale before the next step. So INVLPG and a CR3 write with the same value have nothing to
-//! do, and a CPU that starts with an empty TLB behaves like one with a full one.
+//! it made stale before the next step. So INVLPG and writes of CR3 have nothing to flush, and a CPU
+//! that starts with an empty TLB behaves like one with a full one.
 
 pub mod access;
 mod address;
 mod quick;
+mod spaces;
 mod tables;
 mod tlb;
 mod translate;
 mod walk;
 
-pub(crate) use tables::Tables;
+use spaces::{SpaceMask, Spaces};
+use tables::Tables;
 pub(crate) use tlb::Tlb;
 pub(crate) use walk::{Access, PHYSICAL_BITS, Paging, Translation, walk};
 
@@ -33,23 +35,57 @@ pub(crate) const SET_NONE: usize = 3;
 
 /// Translation caches of one CPU.
 pub(crate) struct Mmu {
+    /// The current address space's.
     pub(crate) tlb: Tlb,
-    pub(crate) tables: Tables,
-    /// Raised whenever a cached translation of code may have changed: whoever maps linear
-    /// addresses to blocks forgets it.
-    pub(crate) code_epoch: u64,
+    spaces: Spaces,
+    tables: Tables,
     /// `GuestRam::rearmed` when write rights were last dropped.
     rearmed: u64,
 }
 
 impl Mmu {
-    pub(crate) fn new() -> Mmu {
+    /// Empty caches.
+    pub(crate) fn new(paging: Paging) -> Mmu {
         Mmu {
             tlb: Tlb::new(),
+            spaces: Spaces::new(paging),
             tables: Tables::new(),
-            code_epoch: 1,
             rearmed: 0,
         }
+    }
+
+    /// Names the translations of code at this moment: whoever maps linear addresses to blocks
+    /// believes only what it noted under the same number. A switch of address spaces brings the
+    /// space's number back.
+    #[inline(always)]
+    pub(crate) fn code_epoch(&self) -> u64 {
+        self.spaces.code_epoch()
+    }
+
+    /// The highest code epoch there was.
+    pub(crate) fn epochs(&self) -> u64 {
+        self.spaces.epochs()
+    }
+
+    /// Later code epochs are above `epochs`.
+    pub(crate) fn skip_epochs(&mut self, epochs: u64) {
+        self.spaces.skip_epochs(epochs);
+    }
+
+    /// Base or limit of the code segment changed.
+    pub(crate) fn code_extent_changed(&mut self) {
+        self.spaces.extent_changed();
+    }
+
+    /// How paging is set up, as it was last told.
+    pub(crate) fn paging(&self) -> &Paging {
+        self.spaces.paging()
+    }
+
+    /// Paging is set up in another way now (or in the same).
+    pub(crate) fn set_paging(&mut self, ram: &mut GuestRam, paging: Paging) {
+        self.spaces
+            .switch(ram, &mut self.tables, &mut self.tlb, paging);
     }
 
     /// Chooses the set for data accesses.
@@ -66,9 +102,8 @@ impl Mmu {
 
     /// Forgets every translation.
     pub(crate) fn flush(&mut self, ram: &mut GuestRam) {
-        self.tlb.flush();
+        self.spaces.flush(&mut self.tlb, SpaceMask::MAX);
         self.tables.clear(ram);
-        self.code_epoch += 1;
     }
 
     /// Drops cached write rights if the dirty log was re-armed since the last call.
@@ -76,6 +111,9 @@ impl Mmu {
         if self.rearmed != ram.rearmed() {
             self.rearmed = ram.rearmed();
             self.tlb.drop_all_writes();
+            for tlb in self.spaces.parked_tlbs() {
+                tlb.drop_all_writes();
+            }
         }
     }
 
@@ -86,15 +124,14 @@ impl Mmu {
         for entry in first..=last {
             match self.tables.forget(ram, entry * 8) {
                 tables::Stale::Nothing => {}
-                tables::Stale::Page { linear, code } => {
-                    self.tlb.drop_page(linear);
-                    if code {
-                        self.code_epoch += 1;
-                    }
-                }
-                tables::Stale::Everything => {
-                    self.flush(ram);
-                    return;
+                tables::Stale::Page {
+                    linear,
+                    code,
+                    spaces,
+                } => self.spaces.drop_page(&mut self.tlb, spaces, linear, code),
+                tables::Stale::Everything(spaces) => {
+                    self.spaces.flush(&mut self.tlb, spaces);
+                    self.tables.leave(ram, spaces);
                 }
             }
         }
@@ -104,11 +141,13 @@ impl Mmu {
     pub(crate) fn watch(&mut self, ram: &mut GuestRam, index: usize, bits: u8) {
         if ram.watch(index) & bits != bits {
             ram.add_watch(index, bits);
-            if self.tlb.may_write(index) {
-                let host = ram
-                    .page_pointer(ram.page_address(index))
-                    .expect("page index");
-                self.tlb.drop_writes_to(host.as_ptr() as usize);
+            let host = ram
+                .page_pointer(ram.page_address(index))
+                .expect("page index")
+                .as_ptr() as usize;
+            self.tlb.drop_writes_to(index, host);
+            for tlb in self.spaces.parked_tlbs() {
+                tlb.drop_writes_to(index, host);
             }
         }
     }
@@ -158,6 +197,7 @@ impl Mmu {
 
     /// Tracks the entries of a walk; false if that is impossible and nothing may be cached.
     fn track(&mut self, ram: &mut GuestRam, linear: u64, found: &Translation, code: bool) -> bool {
+        let space = self.spaces.current();
         for (level, &address) in found.entries[..found.depth].iter().enumerate() {
             let Some(index) = ram.page_index(address) else {
                 return false;
@@ -173,7 +213,7 @@ impl Mmu {
             };
             self.watch(ram, index, WATCH_TABLE);
             self.tables
-                .remember(index, address, role, found.entry_bytes);
+                .remember(index, address, role, found.entry_bytes, space);
         }
         true
     }

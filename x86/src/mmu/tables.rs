@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use memory::{GuestRam, WATCH_TABLE};
 
+use super::spaces::SpaceMask;
+
 /// What an entry was to the walk that used it.
 pub(crate) enum Role {
     /// Maps one 4 KiB page at this linear address; `code` if it was fetched from.
@@ -19,7 +21,7 @@ pub(crate) enum Role {
         /// The walk was for a fetch.
         code: bool,
     },
-    /// Anything else: a change drops everything.
+    /// Anything else: a change drops every translation of the spaces that went through it.
     Upper,
 }
 
@@ -33,9 +35,11 @@ pub(crate) enum Stale {
         linear: u64,
         /// It was fetched from.
         code: bool,
+        /// In these address spaces.
+        spaces: SpaceMask,
     },
-    /// More than can be told.
-    Everything,
+    /// More than can be told, in these address spaces.
+    Everything(SpaceMask),
 }
 
 /// Most pages of paging structures that are tracked at a time.
@@ -53,6 +57,8 @@ struct TablePage {
     base: Option<u64>,
     /// Some entry was used as an upper one, or leaves disagree about `base`.
     mixed: bool,
+    /// The address spaces whose walks used it.
+    spaces: SpaceMask,
 }
 
 /// The entries in use.
@@ -72,15 +78,25 @@ impl Tables {
         self.pages.len() + 4 > MOST_PAGES
     }
 
-    /// Remembers the entry at physical `address` (`entry_bytes` long, 4 or 8) in RAM page `index`.
-    pub(crate) fn remember(&mut self, index: usize, address: u64, role: Role, entry_bytes: u64) {
+    /// Remembers the entry at physical `address` (`entry_bytes` long, 4 or 8) in RAM page `index`,
+    /// which a walk in `spaces` used.
+    pub(crate) fn remember(
+        &mut self,
+        index: usize,
+        address: u64,
+        role: Role,
+        entry_bytes: u64,
+        spaces: SpaceMask,
+    ) {
         let page = self.pages.entry(index as u32).or_insert_with(|| TablePage {
             page: index as u32,
             used: [0; 8],
             code: [0; 8],
             base: None,
             mixed: false,
+            spaces: 0,
         });
+        page.spaces |= spaces;
         let entry = (address & 0xfff) / 8;
         let (word, bit) = ((entry / 64) as usize, 1u64 << (entry % 64));
         page.used[word] |= bit;
@@ -114,8 +130,9 @@ impl Tables {
         if page.used[word] & bit == 0 {
             return Stale::Nothing;
         }
+        let spaces = page.spaces;
         if page.mixed {
-            return Stale::Everything;
+            return Stale::Everything(spaces);
         }
         page.used[word] &= !bit;
         let code = page.code[word] & bit != 0;
@@ -128,7 +145,23 @@ impl Tables {
             ram.remove_watch(page.page as usize, WATCH_TABLE);
             self.pages.remove(&(index as u32));
         }
-        Stale::Page { linear, code }
+        Stale::Page {
+            linear,
+            code,
+            spaces,
+        }
+    }
+
+    /// Forgets that `spaces` used anything.
+    pub(crate) fn leave(&mut self, ram: &mut GuestRam, spaces: SpaceMask) {
+        self.pages.retain(|&index, page| {
+            page.spaces &= !spaces;
+            let used = page.spaces != 0;
+            if !used {
+                ram.remove_watch(index as usize, WATCH_TABLE);
+            }
+            used
+        });
     }
 
     /// Forgets everything.
@@ -150,7 +183,7 @@ mod tests {
         let mut tables = Tables::new();
         for page in 0..MOST_PAGES {
             assert_eq!(tables.is_full(), page + 4 > MOST_PAGES);
-            tables.remember(page, page as u64 * 4096, Role::Upper, 8);
+            tables.remember(page, page as u64 * 4096, Role::Upper, 8, 1);
         }
         tables
             .pages

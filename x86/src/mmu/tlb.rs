@@ -165,14 +165,18 @@ impl Tlb {
     }
 
     /// True if a write tag for RAM page `index` may exist.
-    pub(crate) fn may_write(&self, index: usize) -> bool {
+    fn may_write(&self, index: usize) -> bool {
         self.writable
             .get(index / 64)
             .is_some_and(|word| word & 1 << (index % 64) != 0)
     }
 
-    /// Drops every write tag for the page at host address `host`.
-    pub(crate) fn drop_writes_to(&mut self, host: usize) {
+    /// Drops every write tag for RAM page `index`, which lies at host address `host`.
+    pub(crate) fn drop_writes_to(&mut self, index: usize, host: usize) {
+        if !self.may_write(index) {
+            return;
+        }
+        // Its place in the list stays: a stale bit costs a search at most.
         for &index in &self.filled {
             let index = usize::from(index);
             let entry = &mut self.entries[index];

@@ -5,9 +5,9 @@
 
 use memory::GuestRam;
 
-use super::walk::{Asker, Mode};
+use super::walk::Asker;
 use super::{Access, Paging, SET_NONE, SET_SUPERVISOR, SET_SUPERVISOR_OVERRIDE, SET_USER, walk};
-use crate::core::{Core, cr0, cr4, efer};
+use crate::core::{Core, cr4};
 use crate::fault::{Exec, Fault};
 use crate::flags;
 
@@ -32,26 +32,14 @@ impl Core {
     }
 
     /// How paging is set up now.
-    pub(crate) fn paging(&self) -> Paging {
-        let mode = if self.cr0 & cr0::PG == 0 {
-            Mode::Off
-        } else if self.long_mode() {
-            Mode::Level4
-        } else if self.cr4 & cr4::PAE != 0 {
-            Mode::Pae
-        } else {
-            Mode::Bits32
-        };
-        Paging {
-            mode,
-            cr3: self.cr3,
-            pdptes: self.pdptes,
-            write_protect: self.cr0 & cr0::WP != 0,
-            no_execute: self.msr.efer & efer::NXE != 0,
-            large_4m: self.cr4 & cr4::PSE != 0,
-            smep: self.cr4 & cr4::SMEP != 0,
-            smap: self.cr4 & cr4::SMAP != 0,
-        }
+    fn paging(&self) -> Paging {
+        Paging::of(self.cr0, self.cr3, self.cr4, self.msr.efer, self.pdptes)
+    }
+
+    /// Called after anything that [`Core::paging`] depends on changed.
+    pub(crate) fn paging_changed(&mut self, ram: &mut GuestRam) {
+        let paging = self.paging();
+        self.mmu.set_paging(ram, paging);
     }
 
     /// Physical address of a data access with the rights of the selected TLB set, which it fills.
@@ -81,7 +69,8 @@ impl Core {
                     || (self.flags.has(flags::AC) && !self.implicit),
             },
         };
-        let outcome = walk(ram, &self.paging(), linear, access, asker);
+        debug_assert_eq!(*self.mmu.paging(), self.paging());
+        let outcome = walk(ram, self.mmu.paging(), linear, access, asker);
         self.attention |= ram.has_touched();
         match outcome {
             Ok(found) => {
@@ -110,7 +99,8 @@ impl Core {
             user,
             override_smap: false,
         };
-        let outcome = walk(ram, &self.paging(), linear, Access::Fetch, asker);
+        debug_assert_eq!(*self.mmu.paging(), self.paging());
+        let outcome = walk(ram, self.mmu.paging(), linear, Access::Fetch, asker);
         self.attention |= ram.has_touched();
         match outcome {
             Ok(found) => {

@@ -8,6 +8,8 @@
 
 use memory::{GuestRam, WATCH_CODE, WATCH_TABLE};
 
+use crate::core::{cr0, cr4, efer};
+
 /// Physical-address bits of the CPU model.
 pub(crate) const PHYSICAL_BITS: u32 = 46;
 
@@ -37,17 +39,50 @@ pub(crate) enum Access {
     Fetch,
 }
 
-/// How paging is set up: a pure function of CR0, CR3, CR4 and EFER.
+/// How paging is set up: a pure function of CR0, CR3, CR4, EFER and the PDPTEs, and of nothing in
+/// them that a walk does not depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Paging {
     pub(crate) mode: Mode,
-    pub(crate) cr3: u64,
+    /// Physical address of the root; 0 in PAE paging.
+    pub(crate) root: u64,
+    /// In PAE paging.
     pub(crate) pdptes: [u64; 4],
     pub(crate) write_protect: bool,
     pub(crate) no_execute: bool,
     pub(crate) large_4m: bool,
     pub(crate) smep: bool,
     pub(crate) smap: bool,
+}
+
+impl Paging {
+    /// As the registers have it.
+    pub(crate) fn of(cr0: u64, cr3: u64, cr4: u64, efer: u64, pdptes: [u64; 4]) -> Paging {
+        let mode = if cr0 & cr0::PG == 0 {
+            Mode::Off
+        } else if efer & efer::LMA != 0 {
+            Mode::Level4
+        } else if cr4 & cr4::PAE != 0 {
+            Mode::Pae
+        } else {
+            Mode::Bits32
+        };
+        let on = mode != Mode::Off;
+        Paging {
+            mode,
+            root: match mode {
+                Mode::Off | Mode::Pae => 0,
+                Mode::Bits32 => cr3 & 0xffff_f000,
+                Mode::Level4 => cr3 & FRAME,
+            },
+            pdptes: if mode == Mode::Pae { pdptes } else { [0; 4] },
+            write_protect: on && cr0 & cr0::WP != 0,
+            no_execute: on && efer & efer::NXE != 0,
+            large_4m: mode == Mode::Bits32 && cr4 & cr4::PSE != 0,
+            smep: on && cr4 & cr4::SMEP != 0,
+            smap: on && cr4 & cr4::SMAP != 0,
+        }
+    }
 }
 
 /// Paging mode.
@@ -128,7 +163,7 @@ pub(crate) fn walk(
     };
     let (mut table, mut shift, entry_bytes) = match paging.mode {
         Mode::Off => return Ok(found),
-        Mode::Bits32 => (paging.cr3 & 0xffff_f000, 22, 4),
+        Mode::Bits32 => (paging.root, 22, 4),
         Mode::Pae => {
             let pdpte = paging.pdptes[(linear >> 30 & 3) as usize];
             if pdpte & PRESENT == 0 {
@@ -136,7 +171,7 @@ pub(crate) fn walk(
             }
             (pdpte & FRAME, 21, 8)
         }
-        Mode::Level4 => (paging.cr3 & FRAME, 39, 8),
+        Mode::Level4 => (paging.root, 39, 8),
     };
     found.entry_bytes = entry_bytes;
     let index_mask = if entry_bytes == 8 { 511 } else { 1023 };

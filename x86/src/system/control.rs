@@ -1,6 +1,6 @@
 //! Control and debug registers, and the instructions that touch them.
 //!
-//! Invariant: whatever changes how addresses are translated drops the TLB; whatever changes modes
+//! Invariant: whatever changes how addresses are translated tells the MMU; whatever changes modes
 //! ends the block.
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
@@ -264,12 +264,12 @@ impl Core {
             self.msr.efer &= !efer::LMA;
         }
         self.cr0 = value;
-        self.mmu.flush(ram);
+        self.paging_changed(ram);
         self.mode_changed();
         Ok(())
     }
 
-    /// Writes CR3. The TLB is coherent: the same value changes nothing.
+    /// Writes CR3. TLBs are coherent: there is nothing to flush.
     pub(crate) fn write_cr3(&mut self, ram: &mut GuestRam, value: u64) -> Exec<()> {
         if self.long_mode() {
             if value >> crate::mmu::PHYSICAL_BITS != 0 {
@@ -278,10 +278,8 @@ impl Core {
         } else if self.cr0 & cr0::PG != 0 && self.cr4 & cr4::PAE != 0 {
             self.load_pdptes(ram, value)?;
         }
-        if self.cr3 != value || !self.long_mode() {
-            self.cr3 = value;
-            self.mmu.flush(ram);
-        }
+        self.cr3 = value;
+        self.paging_changed(ram);
         Ok(())
     }
 
@@ -296,7 +294,7 @@ impl Core {
             self.load_pdptes(ram, self.cr3)?;
         }
         self.cr4 = value;
-        self.mmu.flush(ram);
+        self.paging_changed(ram);
         self.mode_changed();
         Ok(())
     }

@@ -229,7 +229,7 @@ impl Core {
         }
         // LMA follows CR0.PG and cannot be written.
         self.msr.efer = (value & !efer::LMA) | (old & efer::LMA);
-        self.mmu.flush(env.ram);
+        self.paging_changed(env.ram);
         self.mode_changed();
         Some(())
     }
