@@ -6,6 +6,7 @@ set -euo pipefail
 # What is looked for, and the package that brings it.
 wanted=(
     gcc:gcc
+    g++:g++
     strip:binutils
     cpio:cpio
     gzip:gzip

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs everything, or only the stages that are named:
 #
-#     scripts/test.sh [dependencies|format|shell|clippy|build|guest|unit|simulator|integration]...
+#     scripts/test.sh [dependencies|format|shell|clippy|build|guest|unit|simulator|fuzz|integration]...
 #
 # Every stage runs even if one before it failed, except those that need what it should have made.
 # At the end: what each stage took, what was skipped and why. The status is 0 if none failed.
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 target=${CARGO_TARGET_DIR:-$root/target}
 
-stages=(dependencies format shell clippy build guest unit simulator integration)
+stages=(dependencies format shell clippy build guest unit simulator fuzz integration)
 # Minutes that a stage may take on a machine with two cores; more is said, not punished.
 declare -A budget=([build]=6 [unit]=5 [simulator]=4 [integration]=15)
 
@@ -37,6 +37,7 @@ stage_dependencies() {
 
 stage_format() {
     cargo fmt --all --check -- --files-with-diff
+    cargo fmt --manifest-path fuzz/Cargo.toml --check -- --files-with-diff
 }
 
 stage_shell() {
@@ -75,6 +76,11 @@ stage_unit() {
 
 stage_simulator() {
     tests 'binary(simulation)' --package ft --test simulation -- --nocapture
+}
+
+# A sample: whether the targets still build, and find nothing in a few seconds.
+stage_fuzz() {
+    scripts/fuzz.sh all 15 "${CH_SEED:-$RANDOM}"
 }
 
 stage_integration() {

@@ -27,7 +27,7 @@ mod word;
 pub use arch::cpuid::{Features, Profile};
 pub use bus::{Bus, Progress};
 pub use cpu::{Cpu, Exit, Limits};
-pub use state::CpuState;
+pub use state::{CpuState, Segment};
 
 /// Cost units of a step that is no REP iteration.
 pub use core::UNITS_PER_STEP;
