@@ -163,6 +163,8 @@ pub struct Core {
     pub(crate) fresh_resume: bool,
     /// The running instruction makes no single-step trap.
     pub(crate) trap_suppressed: bool,
+    /// The running instruction or delivery has switched to another task, and RIP is that task's.
+    pub(crate) task_switched: bool,
     pub(crate) pending_debug: u64,
     /// `pending_debug` before the running instruction: what it notes is lost if it faults.
     pub(crate) held_debug: u64,
@@ -428,6 +430,7 @@ impl Core {
             fresh_ss_shadow: false,
             fresh_resume: false,
             trap_suppressed: false,
+            task_switched: false,
             pending_debug: state.pending_debug,
             held_debug: 0,
             nmi_pending: state.nmi_pending,

@@ -404,7 +404,9 @@ impl Cpu {
                 return Done::Repeating;
             }
             Err(Raised) => {
-                core.rip = core.rip_of(op);
+                if !std::mem::take(&mut core.task_switched) {
+                    core.rip = core.rip_of(op);
+                }
                 core.steps += before;
                 core.pending_debug = core.held_debug;
                 let fault = core.fault;

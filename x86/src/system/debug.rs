@@ -5,6 +5,8 @@
 use crate::core::Core;
 use crate::mmu::Access;
 
+/// DR6 bit: a task switch to a TSS with T set.
+pub(crate) const DR6_TASK: u64 = 1 << 15;
 /// DR6 bit: single step.
 pub(crate) const DR6_STEP: u64 = 1 << 14;
 /// DR6 bit: a debug register was touched while DR7.GD was set.

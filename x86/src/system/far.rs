@@ -1,7 +1,7 @@
 //! Transfers that load CS: far JMP, CALL and RET, call gates, IRET, INT n (SDM vol. 3, 6.8, 7.12).
 //!
 //! Does: all checks, stack switches and frames of the transfers an instruction asks for.
-//! Does not: hardware task switches: a TSS or task gate raises #GP of its selector.
+//! Does not: switch tasks (`task`).
 //!
 //! Invariant: CS, SS, RSP and RIP change together, after the last check.
 
@@ -16,6 +16,7 @@ use crate::op::{CodeSize, Flow, Handler, Op, SEG_CS, SEG_SS, Selected};
 use crate::state::Segment;
 use crate::system::interrupt::Entry;
 use crate::system::segment::{Descriptor, selector_error};
+use crate::system::task;
 
 /// Names the handler. `op.aux` is the operand size in bytes.
 pub(crate) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Selected> {
@@ -204,6 +205,9 @@ impl Core {
         let Some(found) = self.descriptor(env, selector)? else {
             return self.raise(Fault::protection(error));
         };
+        if !found.is_code_data() && !self.long_mode() && task::names_task(&found) {
+            return self.transfer_to_task(env, op, selector, found, call);
+        }
         if !found.is_code_data() {
             return self.through_gate(env, op, selector, found, call);
         }
@@ -548,8 +552,10 @@ impl Core {
             return self.return_with_virtual_flag(env, width);
         }
         if self.protected() && !self.v8086() && self.flags.has(flags::NT) {
-            // A return to another task, which we do not offer; in IA-32e mode #GP by definition.
-            return self.raise(Fault::protection(0));
+            if self.long_mode() {
+                return self.raise(Fault::protection(0));
+            }
+            return self.return_from_task(env, op);
         }
         let rip = self.stack_slot(env, width, 0)?;
         let cs = self.stack_slot(env, width, 1)? as u16;
@@ -623,6 +629,9 @@ impl Core {
     }
 
     fn return_to_v8086(&mut self, env: &mut Env<'_>, rip: u64, cs: u16, image: u64) -> Exec<Flow> {
+        if rip > 0xffff {
+            return self.raise(Fault::protection(0));
+        }
         let mut values = [0; 6];
         for (index, value) in values.iter_mut().enumerate() {
             *value = self.stack_slot(env, 4, 3 + index as u64)?;
@@ -636,7 +645,7 @@ impl Core {
         }
         self.load_real_code(cs);
         self.gpr[4] = esp;
-        self.rip = rip & 0xffff;
+        self.rip = rip;
         self.finish_return();
         Ok(Flow::Jump)
     }

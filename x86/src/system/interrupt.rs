@@ -8,7 +8,7 @@
 
 use crate::core::{Core, canonical};
 use crate::env::Env;
-use crate::fault::{Exec, Fault, Raised};
+use crate::fault::{Exec, Fault};
 use crate::flags;
 use crate::op::{SEG_CS, SEG_NONE, SEG_SS};
 use crate::state::{RIGHTS_CODE_DATA, RIGHTS_PRESENT, Segment};
@@ -102,10 +102,13 @@ impl Core {
                 && !first_external
                 && (contributory(second.vector) || second.vector == 14)
             {
+                self.task_switched = false;
                 self.shutdown = true;
                 break;
             }
-            image |= flags::RF;
+            // Of the new task, if a task switch got that far.
+            self.task_switched = false;
+            image = self.flags.value() | flags::RF;
             fault = if doubles { Fault::DOUBLE } else { second };
             first_external = false;
         }
@@ -447,12 +450,5 @@ impl Core {
             code.limit = 0xffff;
             code.rights = RIGHTS_CODE_DATA | RIGHTS_PRESENT | 3 << 5 | 3;
         }
-    }
-
-    /// A task gate. Hardware task switches are not offered: #GP, as for a gate of no known type.
-    fn enter_task(&mut self, _: &mut Env<'_>, _: u16, entry: Entry) -> Exec<()> {
-        let ext = u16::from(!entry.software);
-        self.fault = Fault::protection(u16::from(entry.vector) * 8 + 2 + ext);
-        Err(Raised)
     }
 }

@@ -14,6 +14,7 @@ mod segment;
 mod segment_moves;
 mod syscall;
 mod tables;
+mod task;
 mod virtual_8086;
 
 use iced_x86::Instruction;

@@ -28,4 +28,5 @@ mod shadows;
 mod single_step;
 mod string_repeats;
 mod system_calls;
+mod task_switches;
 mod virtual_8086;
