@@ -175,7 +175,7 @@ fn topology(subleaf: u32) -> CpuidResult {
 /// Bytes of the XSAVE area's legacy region and header.
 const XSAVE_HEADER_END: u32 = 576;
 /// Bytes of the upper halves of YMM0–YMM15.
-const XSAVE_AVX_SIZE: u32 = 256;
+pub const XSAVE_AVX_SIZE: u32 = 256;
 
 /// Leaf 0xD: x87, SSE and AVX state, for an XCR0 that enables x87 alone (EBX is the CPU's to patch).
 fn extended_state(features: Features, subleaf: u32) -> CpuidResult {

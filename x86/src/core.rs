@@ -72,6 +72,8 @@ pub mod cr4 {
     pub const OSXMMEXCPT: u64 = 1 << 10;
     /// User-mode instruction prevention.
     pub const UMIP: u64 = 1 << 11;
+    /// XSAVE and its relatives, and AVX.
+    pub const OSXSAVE: u64 = 1 << 18;
     /// Supervisor-mode execution prevention.
     pub const SMEP: u64 = 1 << 20;
     /// Supervisor-mode access prevention.
@@ -132,6 +134,10 @@ pub struct Core {
     pub(crate) mmu: Mmu,
     /// XMM0–XMM15.
     pub xmm: [u128; 16],
+    /// Upper halves of YMM0–YMM15.
+    pub ymm_high: [u128; 16],
+    /// XCR0.
+    pub xcr0: u64,
     /// MXCSR.
     pub mxcsr: u32,
     /// x87 and MMX.
@@ -408,6 +414,8 @@ impl Core {
                 state.pdptes,
             )),
             xmm: state.xmm,
+            ymm_high: state.ymm_high,
+            xcr0: state.xcr0,
             mxcsr: state.mxcsr,
             x87: state.x87,
             segments: state.segments,
@@ -484,6 +492,8 @@ impl Core {
             dr7: self.dr7,
             msr: self.msr.clone(),
             xmm: self.xmm,
+            ymm_high: self.ymm_high,
+            xcr0: self.xcr0,
             mxcsr: self.mxcsr,
             x87: self.x87,
             sti_shadow: self.sti_shadow,

@@ -4,14 +4,14 @@
 //! cache holds.
 
 use arch::boot::EntryPoint;
-use arch::cpuid::Profile;
+use arch::cpuid::{Features, Profile};
 use serde::{Deserialize, Serialize};
 
 use crate::softfloat::F80;
 use crate::system::debug::{DR6_CLEAR, DR7_CLEAR};
 
 /// Version of [`CpuState`]; raised with every change of its meaning.
-pub const STATE_VERSION: u32 = 2;
+pub const STATE_VERSION: u32 = 3;
 
 /// A segment register with its hidden part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,15 @@ impl Segment {
         self.rights & RIGHTS_BIG != 0
     }
 }
+
+/// XCR0: x87 state, always set.
+pub const XCR0_X87: u64 = 1 << 0;
+/// XCR0: SSE state.
+pub const XCR0_SSE: u64 = 1 << 1;
+/// XCR0: the upper halves of the YMM registers.
+pub const XCR0_YMM: u64 = 1 << 2;
+/// Every bit of XCR0 that there is.
+pub const XCR0_KNOWN: u64 = XCR0_X87 | XCR0_SSE | XCR0_YMM;
 
 /// Rights: S, code or data.
 pub const RIGHTS_CODE_DATA: u16 = 1 << 4;
@@ -184,6 +193,10 @@ pub struct CpuState {
     pub msr: MsrState,
     /// XMM0–XMM15.
     pub xmm: [u128; 16],
+    /// Upper halves of YMM0–YMM15.
+    pub ymm_high: [u128; 16],
+    /// XCR0: which states instructions and XSAVE may use.
+    pub xcr0: u64,
     /// MXCSR.
     pub mxcsr: u32,
     /// x87 and MMX.
@@ -279,6 +292,8 @@ impl CpuState {
                 bios_sign: 0,
             },
             xmm: [0; 16],
+            ymm_high: [0; 16],
+            xcr0: XCR0_X87,
             mxcsr: 0x1f80,
             x87: X87State {
                 registers: [empty; 8],
@@ -368,6 +383,14 @@ impl CpuState {
         }
         if self.segments.iter().any(|s| !canonical(s.base)) {
             return Err("segments");
+        }
+        let above_x87 = self.xcr0 & !XCR0_X87;
+        if self.xcr0 & !XCR0_KNOWN != 0
+            || self.xcr0 & XCR0_X87 == 0
+            || above_x87 == XCR0_YMM
+            || above_x87 != 0 && !self.profile.features().contains(Features::XSAVE)
+        {
+            return Err("xcr0");
         }
         if self.mxcsr & !0xffff != 0 {
             return Err("mxcsr");

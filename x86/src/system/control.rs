@@ -3,6 +3,7 @@
 //! Invariant: whatever changes how addresses are translated tells the MMU; whatever changes modes
 //! ends the block.
 
+use arch::cpuid::Features;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use memory::GuestRam;
 
@@ -285,7 +286,12 @@ impl Core {
 
     fn write_cr4(&mut self, ram: &mut GuestRam, value: u64) -> Exec<()> {
         let leaves_pae = self.long_mode() && value & cr4::PAE == 0;
-        if value & !CR4_KNOWN != 0 || leaves_pae {
+        let xsave = if self.features.contains(Features::XSAVE) {
+            cr4::OSXSAVE
+        } else {
+            0
+        };
+        if value & !(CR4_KNOWN | xsave) != 0 || leaves_pae {
             return self.raise(Fault::protection(0));
         }
         let paging_bits = cr4::PAE | cr4::PSE | cr4::PGE | cr4::SMEP;

@@ -12,6 +12,7 @@ use crate::decode::operands::gpr;
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
 use crate::op::{CodeSize, Flow, Op, Selected};
+use crate::state::XCR0_YMM;
 use crate::word::Word;
 
 /// Names the handler.
@@ -33,9 +34,20 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
     }
 }
 
+/// Leaf 1, ECX: CR4.OSXSAVE.
+const OSXSAVE: u32 = 1 << 27;
+
 fn cpuid(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
     let (leaf, subleaf) = (core.reg::<u32>(0), core.reg::<u32>(1));
-    let found = arch::cpuid::cpuid(core.profile, leaf, subleaf);
+    let mut found = arch::cpuid::cpuid(core.profile, leaf, subleaf);
+    match (leaf, subleaf) {
+        (1, _) if core.cr4 & cr4::OSXSAVE != 0 => found.ecx |= OSXSAVE,
+        // What XCR0 enables determines the size of XSAVE's area.
+        (0xd, 0 | 1) if core.xcr0 & XCR0_YMM != 0 && found.ebx != 0 => {
+            found.ebx += arch::cpuid::XSAVE_AVX_SIZE;
+        }
+        _ => {}
+    }
     core.set_reg::<u32>(0, found.eax);
     core.set_reg::<u32>(3, found.ebx);
     core.set_reg::<u32>(1, found.ecx);
