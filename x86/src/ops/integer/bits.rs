@@ -1,8 +1,8 @@
-//! BT BTS BTR BTC, BSF BSR.
+//! BT BTS BTR BTC, BSF BSR, TZCNT LZCNT POPCNT.
 //!
 //! Does: bit tests with register and immediate offsets, register offsets reaching beyond the
-//! memory operand; bit scans. Does not: TZCNT and LZCNT, which the CPU model lacks: their encodings
-//! execute as BSF and BSR.
+//! memory operand; bit scans and counts. Does not: decide whether F3 0F BC is TZCNT or BSF: the
+//! decoder does, by the CPU model.
 //!
 //! Invariant: BT and its relatives change CF alone; a scan of zero leaves its destination alone.
 
@@ -14,6 +14,7 @@ use crate::core::Core;
 use crate::decode::operands::{gpr, immediate};
 use crate::env::Env;
 use crate::fault::Exec;
+use crate::flags;
 use crate::op::{ADDRESS_16, ADDRESS_32, ADDRESS_SLOW, CodeSize, Flow, Handler, Op, Selected};
 use crate::word::Word;
 
@@ -24,8 +25,11 @@ pub(super) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
         Mnemonic::Bts => test::<Set>(insn, op),
         Mnemonic::Btr => test::<Reset>(insn, op),
         Mnemonic::Btc => test::<Complement>(insn, op),
-        Mnemonic::Bsf | Mnemonic::Tzcnt => scan::<Forward>(insn, op),
-        Mnemonic::Bsr | Mnemonic::Lzcnt => scan::<Reverse>(insn, op),
+        Mnemonic::Bsf => scan::<Forward>(insn, op),
+        Mnemonic::Bsr => scan::<Reverse>(insn, op),
+        Mnemonic::Tzcnt => count::<TrailingZeros>(insn, op),
+        Mnemonic::Lzcnt => count::<LeadingZeros>(insn, op),
+        Mnemonic::Popcnt => count::<Ones>(insn, op),
         _ => return None,
     })
 }
@@ -216,4 +220,77 @@ fn scan_register<D: Direction, T: Word>(core: &mut Core, env: &mut Env<'_>, op: 
 
 fn scan_memory<D: Direction, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     with_loaded::<T>(core, env, op, scan_value::<D, T>)
+}
+
+/// What is counted.
+trait Count: 'static {
+    /// How many there are.
+    fn count<T: Word>(value: T) -> u32;
+    /// CF, for a source that is zero or not.
+    fn carry(zero: bool) -> bool;
+}
+
+struct TrailingZeros;
+impl Count for TrailingZeros {
+    fn count<T: Word>(value: T) -> u32 {
+        value.to64().trailing_zeros().min(T::BITS)
+    }
+    fn carry(zero: bool) -> bool {
+        zero
+    }
+}
+
+struct LeadingZeros;
+impl Count for LeadingZeros {
+    fn count<T: Word>(value: T) -> u32 {
+        value.to64().leading_zeros() - (64 - T::BITS)
+    }
+    fn carry(zero: bool) -> bool {
+        zero
+    }
+}
+
+struct Ones;
+impl Count for Ones {
+    fn count<T: Word>(value: T) -> u32 {
+        value.to64().count_ones()
+    }
+    fn carry(_: bool) -> bool {
+        false
+    }
+}
+
+fn count<C: Count>(insn: &Instruction, op: &mut Op) -> Handler {
+    let bytes = width(insn, 0);
+    op.dst = gpr(insn.op0_register());
+    if insn.op1_kind() == OpKind::Memory {
+        return sized_wide!(bytes, count_memory, C);
+    }
+    op.src = gpr(insn.op1_register());
+    sized_wide!(bytes, count_register, C)
+}
+
+/// ZF tells a count of zero, CF a source of zero; the others are cleared, which for TZCNT and LZCNT
+/// is our definition.
+#[inline(always)]
+fn count_value<C: Count, T: Word>(core: &mut Core, op: &Op, value: T) {
+    let number = C::count(value);
+    let zero = if number == 0 { flags::ZF } else { 0 };
+    let carry = if C::carry(value.to64() == 0) {
+        flags::CF
+    } else {
+        0
+    };
+    core.flags.set_arithmetic(zero | carry);
+    core.set_reg(op.dst, T::from64(u64::from(number)));
+}
+
+fn count_register<C: Count, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let value = core.reg::<T>(op.src);
+    count_value::<C, T>(core, op, value);
+    core.next(env, op)
+}
+
+fn count_memory<C: Count, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    with_loaded::<T>(core, env, op, count_value::<C, T>)
 }

@@ -1,6 +1,6 @@
 //! General-purpose instructions: what a program uses between its system calls.
 //!
-//! Does: every integer instruction of x86-64-v1 that any privilege level may execute, in 16-, 32-
+//! Does: every integer instruction of x86-64-v3 that any privilege level may execute, in 16-, 32-
 //! and 64-bit code; one file per sub-family, each with its own `select`.
 //! Does not: load segments, reach ports, change modes, raise software interrupts (`system`).
 //!
@@ -9,11 +9,13 @@
 
 mod alu;
 mod bcd;
+mod bit_fields;
 mod bits;
 mod branch;
 mod compare_exchange;
 mod conditional;
 mod convert;
+mod crc;
 mod flag_control;
 mod hints;
 mod memory;
@@ -41,9 +43,11 @@ const SUB_FAMILIES: &[Select] = &[
     conditional::select,
     convert::select,
     bits::select,
+    bit_fields::select,
     hints::select,
     multiply::select,
     compare_exchange::select,
+    crc::select,
     string::select,
     flag_control::select,
     traps::select,

@@ -1,4 +1,4 @@
-//! MOV, MOVZX, MOVSX, MOVSXD, MOVNTI, LEA, XCHG, BSWAP, XLAT.
+//! MOV, MOVZX, MOVSX, MOVSXD, MOVNTI, MOVBE, LEA, XCHG, BSWAP, XLAT.
 //!
 //! Does: move values between general registers, immediates and memory. Does not: touch flags, or
 //! move segment, control and debug registers (`system`); exchanges that compare or add are in
@@ -38,6 +38,14 @@ pub(super) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
             sized_wide!(width(insn, 0), bswap)
         }
         Mnemonic::Xlatb => xlat,
+        Mnemonic::Movbe if insn.op0_kind() == OpKind::Memory => {
+            op.src = gpr(insn.op1_register());
+            sized_wide!(width(insn, 0), store_reversed)
+        }
+        Mnemonic::Movbe => {
+            op.dst = gpr(insn.op0_register());
+            sized_wide!(width(insn, 0), load_reversed)
+        }
         _ => return None,
     };
     Selected::inline(run)
@@ -97,6 +105,24 @@ fn load<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
 fn store<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.operand::<T>(op.src);
     memory::store(core, env, op, value)
+}
+
+/// MOVBE from memory.
+fn load_reversed<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    with_loaded::<T>(core, env, op, |core, op, value| {
+        core.set_reg(op.dst, reversed(value));
+    })
+}
+
+/// MOVBE to memory.
+fn store_reversed<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let value = reversed(core.reg::<T>(op.src));
+    memory::store(core, env, op, value)
+}
+
+/// The bytes in the other order.
+fn reversed<T: Word>(value: T) -> T {
+    T::from64(value.to64().swap_bytes() >> (64 - T::BITS))
 }
 
 fn store_immediate<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
