@@ -3,6 +3,8 @@
 //! Each family has a `select` that names the handler for an instruction, and the handlers. Privileged
 //! and system instructions are in `system`.
 
+#[cfg(test)]
+mod bench;
 pub(crate) mod integer;
 pub(crate) mod sse;
 pub(crate) mod x87;

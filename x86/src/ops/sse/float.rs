@@ -17,7 +17,7 @@
 //!   lane is inexact only if that one is.
 
 use super::native::{Comparison, Float, FromInteger, ToInteger};
-use super::operands::{DAZ, FLAGS, FTZ, MASKS, ROUNDING};
+use super::operands::{DAZ, FLAGS, FTZ, Form, Lanes, MASKS, ROUNDING};
 use crate::core::{Core, cr4};
 use crate::fault::{Exec, Fault};
 
@@ -92,6 +92,34 @@ pub(super) fn evaluate<F: Float>(core: &mut Core, a: u128, b: u128) -> Exec<u128
     Ok(result)
 }
 
+/// The result and the flags that the guest is to see of an operation that is part of an instruction.
+#[inline(always)]
+pub(super) fn attempt<O: Float>(core: &Core, a: u128, b: u128) -> (u128, u32) {
+    let (result, flags) = O::run(a, b, control(core.mxcsr));
+    if core.mxcsr & MASKS == MASKS {
+        (result, flags)
+    } else {
+        (result, refine::<O>(a, b, result, flags, core.mxcsr))
+    }
+}
+
+/// [`evaluate`] in each lane of the form. An exception that one lane finds before it computes hides
+/// what others would report.
+#[inline(always)]
+pub(super) fn evaluate_lanes<F: Form, O: Float>(
+    core: &mut Core,
+    a: Lanes,
+    b: Lanes,
+) -> Exec<Lanes> {
+    if !F::WIDE {
+        return Ok([evaluate::<O>(core, a[0], b[0])?, 0]);
+    }
+    let (low, flags) = attempt::<O>(core, a[0], b[0]);
+    let (high, more) = attempt::<O>(core, a[1], b[1]);
+    report(core, flags | more)?;
+    Ok([low, high])
+}
+
 /// The result of a conversion to a general register, as [`evaluate`].
 pub(super) fn evaluate_to_integer<F: ToInteger>(core: &mut Core, b: u128) -> Exec<u64> {
     let (result, flags) = F::run(b, control(core.mxcsr));
@@ -123,7 +151,7 @@ pub(super) fn evaluate_comparison<F: Comparison>(
 
 /// Sets flags in MXCSR and raises the exception if one of them is unmasked.
 #[inline(always)]
-fn report(core: &mut Core, flags: u32) -> Exec<()> {
+pub(super) fn report(core: &mut Core, flags: u32) -> Exec<()> {
     let unmasked = !(core.mxcsr >> 7) & FLAGS;
     if flags & unmasked == 0 {
         core.mxcsr |= flags;

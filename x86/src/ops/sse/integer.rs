@@ -3,7 +3,7 @@
 //!
 //! Does: name the handler. Does not: compute (`native`).
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Instruction, Mnemonic as M};
 
 use super::native::{
     AddB, AddD, AddQ, AddSignedB, AddSignedW, AddUnsignedB, AddUnsignedW, AddW, AverageB, AverageW,
@@ -11,7 +11,7 @@ use super::native::{
     MinSignedW, MinUnsignedB, MulAddW, MulHighUnsignedW, MulHighW, MulLowW, MulUnsignedD, SubB,
     SubD, SubQ, SubSignedB, SubSignedW, SubUnsignedB, SubUnsignedW, SubW, SumOfDifferences,
 };
-use super::operands::{select_either, select_xmm};
+use super::operands::{select_either, select_vector};
 use crate::op::Selected;
 
 /// PAND, ANDPS, ANDPD.
@@ -54,48 +54,48 @@ impl Binary for Xor {
 /// Names the handler.
 pub(super) fn select(insn: &Instruction) -> Option<Selected> {
     match insn.mnemonic() {
-        Mnemonic::Pxor => select_either::<Xor>(insn),
-        Mnemonic::Por => select_either::<Or>(insn),
-        Mnemonic::Pand => select_either::<And>(insn),
-        Mnemonic::Pandn => select_either::<AndNot>(insn),
-        Mnemonic::Xorps | Mnemonic::Xorpd => select_xmm::<Xor>(insn),
-        Mnemonic::Orps | Mnemonic::Orpd => select_xmm::<Or>(insn),
-        Mnemonic::Andps | Mnemonic::Andpd => select_xmm::<And>(insn),
-        Mnemonic::Andnps | Mnemonic::Andnpd => select_xmm::<AndNot>(insn),
-        Mnemonic::Pcmpeqb => select_either::<EqualB>(insn),
-        Mnemonic::Pcmpeqw => select_either::<EqualW>(insn),
-        Mnemonic::Pcmpeqd => select_either::<EqualD>(insn),
-        Mnemonic::Pcmpgtb => select_either::<GreaterB>(insn),
-        Mnemonic::Pcmpgtw => select_either::<GreaterW>(insn),
-        Mnemonic::Pcmpgtd => select_either::<GreaterD>(insn),
-        Mnemonic::Paddb => select_either::<AddB>(insn),
-        Mnemonic::Paddw => select_either::<AddW>(insn),
-        Mnemonic::Paddd => select_either::<AddD>(insn),
-        Mnemonic::Paddq => select_either::<AddQ>(insn),
-        Mnemonic::Paddsb => select_either::<AddSignedB>(insn),
-        Mnemonic::Paddsw => select_either::<AddSignedW>(insn),
-        Mnemonic::Paddusb => select_either::<AddUnsignedB>(insn),
-        Mnemonic::Paddusw => select_either::<AddUnsignedW>(insn),
-        Mnemonic::Psubb => select_either::<SubB>(insn),
-        Mnemonic::Psubw => select_either::<SubW>(insn),
-        Mnemonic::Psubd => select_either::<SubD>(insn),
-        Mnemonic::Psubq => select_either::<SubQ>(insn),
-        Mnemonic::Psubsb => select_either::<SubSignedB>(insn),
-        Mnemonic::Psubsw => select_either::<SubSignedW>(insn),
-        Mnemonic::Psubusb => select_either::<SubUnsignedB>(insn),
-        Mnemonic::Psubusw => select_either::<SubUnsignedW>(insn),
-        Mnemonic::Pminub => select_either::<MinUnsignedB>(insn),
-        Mnemonic::Pmaxub => select_either::<MaxUnsignedB>(insn),
-        Mnemonic::Pminsw => select_either::<MinSignedW>(insn),
-        Mnemonic::Pmaxsw => select_either::<MaxSignedW>(insn),
-        Mnemonic::Pavgb => select_either::<AverageB>(insn),
-        Mnemonic::Pavgw => select_either::<AverageW>(insn),
-        Mnemonic::Pmullw => select_either::<MulLowW>(insn),
-        Mnemonic::Pmulhw => select_either::<MulHighW>(insn),
-        Mnemonic::Pmulhuw => select_either::<MulHighUnsignedW>(insn),
-        Mnemonic::Pmuludq => select_either::<MulUnsignedD>(insn),
-        Mnemonic::Pmaddwd => select_either::<MulAddW>(insn),
-        Mnemonic::Psadbw => select_either::<SumOfDifferences>(insn),
+        M::Pxor | M::Vpxor => select_either::<Xor>(insn),
+        M::Por | M::Vpor => select_either::<Or>(insn),
+        M::Pand | M::Vpand => select_either::<And>(insn),
+        M::Pandn | M::Vpandn => select_either::<AndNot>(insn),
+        M::Xorps | M::Vxorps | M::Xorpd | M::Vxorpd => select_vector::<Xor>(insn),
+        M::Orps | M::Vorps | M::Orpd | M::Vorpd => select_vector::<Or>(insn),
+        M::Andps | M::Vandps | M::Andpd | M::Vandpd => select_vector::<And>(insn),
+        M::Andnps | M::Vandnps | M::Andnpd | M::Vandnpd => select_vector::<AndNot>(insn),
+        M::Pcmpeqb | M::Vpcmpeqb => select_either::<EqualB>(insn),
+        M::Pcmpeqw | M::Vpcmpeqw => select_either::<EqualW>(insn),
+        M::Pcmpeqd | M::Vpcmpeqd => select_either::<EqualD>(insn),
+        M::Pcmpgtb | M::Vpcmpgtb => select_either::<GreaterB>(insn),
+        M::Pcmpgtw | M::Vpcmpgtw => select_either::<GreaterW>(insn),
+        M::Pcmpgtd | M::Vpcmpgtd => select_either::<GreaterD>(insn),
+        M::Paddb | M::Vpaddb => select_either::<AddB>(insn),
+        M::Paddw | M::Vpaddw => select_either::<AddW>(insn),
+        M::Paddd | M::Vpaddd => select_either::<AddD>(insn),
+        M::Paddq | M::Vpaddq => select_either::<AddQ>(insn),
+        M::Paddsb | M::Vpaddsb => select_either::<AddSignedB>(insn),
+        M::Paddsw | M::Vpaddsw => select_either::<AddSignedW>(insn),
+        M::Paddusb | M::Vpaddusb => select_either::<AddUnsignedB>(insn),
+        M::Paddusw | M::Vpaddusw => select_either::<AddUnsignedW>(insn),
+        M::Psubb | M::Vpsubb => select_either::<SubB>(insn),
+        M::Psubw | M::Vpsubw => select_either::<SubW>(insn),
+        M::Psubd | M::Vpsubd => select_either::<SubD>(insn),
+        M::Psubq | M::Vpsubq => select_either::<SubQ>(insn),
+        M::Psubsb | M::Vpsubsb => select_either::<SubSignedB>(insn),
+        M::Psubsw | M::Vpsubsw => select_either::<SubSignedW>(insn),
+        M::Psubusb | M::Vpsubusb => select_either::<SubUnsignedB>(insn),
+        M::Psubusw | M::Vpsubusw => select_either::<SubUnsignedW>(insn),
+        M::Pminub | M::Vpminub => select_either::<MinUnsignedB>(insn),
+        M::Pmaxub | M::Vpmaxub => select_either::<MaxUnsignedB>(insn),
+        M::Pminsw | M::Vpminsw => select_either::<MinSignedW>(insn),
+        M::Pmaxsw | M::Vpmaxsw => select_either::<MaxSignedW>(insn),
+        M::Pavgb | M::Vpavgb => select_either::<AverageB>(insn),
+        M::Pavgw | M::Vpavgw => select_either::<AverageW>(insn),
+        M::Pmullw | M::Vpmullw => select_either::<MulLowW>(insn),
+        M::Pmulhw | M::Vpmulhw => select_either::<MulHighW>(insn),
+        M::Pmulhuw | M::Vpmulhuw => select_either::<MulHighUnsignedW>(insn),
+        M::Pmuludq | M::Vpmuludq => select_either::<MulUnsignedD>(insn),
+        M::Pmaddwd | M::Vpmaddwd => select_either::<MulAddW>(insn),
+        M::Psadbw | M::Vpsadbw => select_either::<SumOfDifferences>(insn),
         _ => None,
     }
 }

@@ -1,15 +1,15 @@
-//! Moves: MOVAPS and relatives, MOVSS, MOVSD, halves, MOVD, MOVQ, non-temporal and masked stores,
-//! sign masks.
+//! Moves: MOVAPS and relatives, MOVSS, MOVSD, halves, duplicates, MOVD, MOVQ, non-temporal and
+//! masked byte stores, sign masks.
 //!
 //! Does: move bits. Does not: convert, or cache anything: non-temporal stores are stores.
 
-use iced_x86::{Code, Instruction, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register as R};
 
 use super::native::{Binary, byte_signs};
 use super::operands::{
-    Gpr32, Gpr64, Mem32, Mem64, Mem128, Mem128Unaligned, Mmx, Source, Xmm, by_source, enter_mmx,
-    mixed_ready, mmx, mmx_binary, mmx_ready, set_mmx, set_xmm, sse_ready, store_aligned, xmm,
-    xmm_binary,
+    Aligned, Form, Gpr32, Gpr64, Mem32, Mem64, Mmx, PartOfMemory, Register, Unaligned, binary,
+    by_form, by_narrow_form, by_source, enter_mmx, from_memory, get, mixed_ready, mmx, mmx_binary,
+    mmx_ready, ready, select_vector, set_mmx, store, xmm,
 };
 use super::shuffle::UnpackLowQ;
 use crate::core::Core;
@@ -27,97 +27,96 @@ const LOW_64: u128 = 0xffff_ffff_ffff_ffff;
 // ---- into registers ------------------------------------------------------------------------
 
 /// The source as it is.
-struct Whole;
-/// The low doubleword of the source under the rest of the destination.
+pub(super) struct Whole;
+/// The low doubleword of the source under the rest of the first one.
 struct MergeD;
-/// The low quadword of the source under the rest of the destination.
+/// The low quadword of the source under the rest of the first one.
 struct MergeQ;
 /// The low quadword of the source, zeros above.
 struct ZeroAbove;
-/// The high quadword of the source under that of the destination.
+/// The high quadword of the source under that of the first one.
 struct HighToLow;
+/// MOVDDUP.
+struct TwiceLowQ;
+/// MOVSLDUP.
+struct TwiceEvenD;
+/// MOVSHDUP.
+struct TwiceOddD;
 
-impl Binary for Whole {
-    #[inline(always)]
-    fn apply(_: u128, b: u128) -> u128 {
-        b
-    }
+/// Defines moves.
+macro_rules! moves {
+    ($($name:ident: |$a:ident, $b:ident| $body:expr;)*) => {$(
+        impl Binary for $name {
+            #[inline(always)]
+            fn apply($a: u128, $b: u128) -> u128 {
+                $body
+            }
+        }
+    )*};
 }
 
-impl Binary for MergeD {
-    #[inline(always)]
-    fn apply(a: u128, b: u128) -> u128 {
-        a & !LOW_32 | b & LOW_32
-    }
-}
-
-impl Binary for MergeQ {
-    #[inline(always)]
-    fn apply(a: u128, b: u128) -> u128 {
-        a & !LOW_64 | b & LOW_64
-    }
-}
-
-impl Binary for ZeroAbove {
-    #[inline(always)]
-    fn apply(_: u128, b: u128) -> u128 {
-        b & LOW_64
-    }
-}
-
-impl Binary for HighToLow {
-    #[inline(always)]
-    fn apply(a: u128, b: u128) -> u128 {
-        a & !LOW_64 | b >> 64
-    }
+moves! {
+    Whole: |_a, b| b;
+    MergeD: |a, b| a & !LOW_32 | b & LOW_32;
+    MergeQ: |a, b| a & !LOW_64 | b & LOW_64;
+    ZeroAbove: |_a, b| b & LOW_64;
+    HighToLow: |a, b| a & !LOW_64 | b >> 64;
+    TwiceLowQ: |_a, b| b & LOW_64 | b << 64;
+    TwiceEvenD: |_a, b| {
+        let even = b & (LOW_32 << 64 | LOW_32);
+        even | even << 32
+    };
+    TwiceOddD: |_a, b| {
+        let odd = b & (LOW_32 << 96 | LOW_32 << 32);
+        odd | odd >> 32
+    };
 }
 
 /// MOVDQ2Q.
-fn xmm_to_mmx(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn xmm_to_mmx(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     mixed_ready(core)?;
     set_mmx(core, op.dst, xmm(core, op.src) as u64);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// MOVQ2DQ.
-fn mmx_to_xmm(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn mmx_to_xmm(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     mixed_ready(core)?;
     enter_mmx(core);
-    set_xmm(core, op.dst, u128::from(mmx(core, op.src)));
-    Ok(Flow::Next)
+    core.xmm[usize::from(op.dst & 15)] = u128::from(mmx(core, op.src));
+    core.next(env, op)
 }
 
 // ---- into memory ---------------------------------------------------------------------------
 
-/// Sixteen bytes, aligned.
-fn store_whole_aligned(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
-    store_aligned(core, env, op, xmm(core, op.src))?;
-    Ok(Flow::Next)
+/// A whole register, aligned.
+fn store_aligned<F: Form>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    ready::<F>(core)?;
+    store::<F>(core, env, op, get::<F>(core, op.src), true)?;
+    core.next_after_access(env, op)
 }
 
-/// Sixteen bytes.
-fn store_whole(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
-    let bytes = xmm(core, op.src).to_le_bytes();
-    core.store_bytes(env, op, &bytes)?;
-    Ok(Flow::Next)
+/// A whole register.
+fn store_unaligned<F: Form>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    ready::<F>(core)?;
+    store::<F>(core, env, op, get::<F>(core, op.src), false)?;
+    core.next_after_access(env, op)
 }
 
 /// The low `T` of an XMM register.
-fn store_low<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
+fn store_low<F: Form, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    ready::<F>(core)?;
     let low = T::from64(xmm(core, op.src) as u64);
     core.store(env, op, low)?;
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// The high quadword of an XMM register.
-fn store_high(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
+fn store_high<F: Form>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    ready::<F>(core)?;
     let high = (xmm(core, op.src) >> 64) as u64;
     core.store(env, op, high)?;
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// The low `T` of an MMX register.
@@ -126,19 +125,12 @@ fn store_mmx<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow>
     let low = T::from64(mmx(core, op.src));
     core.store(env, op, low)?;
     enter_mmx(core);
-    Ok(Flow::Next)
-}
-
-/// MOVNTI: an integer store, which no control register forbids.
-fn store_general<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    let value = core.reg::<T>(op.src);
-    core.store(env, op, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// Stores those of `size` bytes of `value` whose `mask` bit is set. The whole operand must be
 /// writable, whatever the mask.
-fn store_masked(
+fn store_bytes(
     core: &mut Core,
     env: &mut Env<'_>,
     op: &Op,
@@ -158,176 +150,255 @@ fn store_masked(
 }
 
 /// MASKMOVDQU.
-fn masked_xmm(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
+fn masked_xmm<F: Form>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    ready::<F>(core)?;
     let mask = byte_signs(xmm(core, op.src));
-    store_masked(core, env, op, xmm(core, op.dst), mask, 16)?;
-    Ok(Flow::Next)
+    store_bytes(core, env, op, xmm(core, op.dst), mask, 16)?;
+    core.next_after_access(env, op)
 }
 
 /// MASKMOVQ.
 fn masked_mmx(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     mmx_ready(core)?;
     let mask = byte_signs(u128::from(mmx(core, op.src)));
-    store_masked(core, env, op, u128::from(mmx(core, op.dst)), mask, 8)?;
+    store_bytes(core, env, op, u128::from(mmx(core, op.dst)), mask, 8)?;
     enter_mmx(core);
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 // ---- into general registers ----------------------------------------------------------------
 
 /// MOVD, MOVQ from an XMM register.
-fn xmm_to_general<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
+fn xmm_to_general<F: Form, T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    ready::<F>(core)?;
     core.set_reg(op.dst, T::from64(xmm(core, op.src) as u64));
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// MOVD, MOVQ from an MMX register.
-fn mmx_to_general<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn mmx_to_general<T: Word>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     mmx_ready(core)?;
     enter_mmx(core);
     core.set_reg(op.dst, T::from64(mmx(core, op.src)));
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
-/// PMOVMSKB from an XMM register.
-fn byte_mask_xmm(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
-    core.set_reg(op.dst, u64::from(byte_signs(xmm(core, op.src))));
-    Ok(Flow::Next)
+/// Sign bits of a lane.
+trait Signs: 'static {
+    /// How many there are in 128 bits.
+    const COUNT: u32;
+    /// The bits.
+    fn of(value: u128) -> u32;
+}
+
+/// PMOVMSKB.
+struct SignsB;
+/// MOVMSKPS.
+struct SignsD;
+/// MOVMSKPD.
+struct SignsQ;
+
+impl Signs for SignsB {
+    const COUNT: u32 = 16;
+    #[inline(always)]
+    fn of(value: u128) -> u32 {
+        byte_signs(value)
+    }
+}
+
+impl Signs for SignsD {
+    const COUNT: u32 = 4;
+    #[inline(always)]
+    fn of(value: u128) -> u32 {
+        let sign = |n: u32| (value >> (32 * n + 31)) as u32 & 1;
+        sign(0) | sign(1) << 1 | sign(2) << 2 | sign(3) << 3
+    }
+}
+
+impl Signs for SignsQ {
+    const COUNT: u32 = 2;
+    #[inline(always)]
+    fn of(value: u128) -> u32 {
+        (value >> 63) as u32 & 1 | (value >> 126) as u32 & 2
+    }
+}
+
+/// The sign bits of a vector register.
+fn sign_mask<F: Form, S: Signs>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    ready::<F>(core)?;
+    let [low, high] = get::<F>(core, op.src);
+    let mask = S::of(low) | if F::WIDE { S::of(high) << S::COUNT } else { 0 };
+    core.set_reg(op.dst, u64::from(mask));
+    core.next(env, op)
 }
 
 /// PMOVMSKB from an MMX register.
-fn byte_mask_mmx(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn sign_mask_mmx(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     mmx_ready(core)?;
     enter_mmx(core);
     core.set_reg(op.dst, u64::from(byte_signs(u128::from(mmx(core, op.src)))));
-    Ok(Flow::Next)
-}
-
-/// MOVMSKPS.
-fn single_mask(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
-    let value = xmm(core, op.src);
-    let sign = |n: u32| (value >> (32 * n + 31)) as u64 & 1;
-    core.set_reg(op.dst, sign(0) | sign(1) << 1 | sign(2) << 2 | sign(3) << 3);
-    Ok(Flow::Next)
-}
-
-/// MOVMSKPD.
-fn double_mask(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
-    let value = xmm(core, op.src);
-    let mask = (value >> 63) as u64 & 1 | (value >> 126) as u64 & 2;
-    core.set_reg(op.dst, mask);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 // ---- selection -----------------------------------------------------------------------------
-
-/// `xmm = B(xmm, S)`.
-fn load<B: Binary, S: Source>() -> Option<Selected> {
-    Selected::inline(xmm_binary::<B, S>)
-}
 
 /// Names the handler.
 pub(super) fn select(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<Selected> {
     if insn.op0_kind() == OpKind::Memory {
         return select_store(insn);
     }
-    match insn.code() {
-        Code::Movaps_xmm_xmmm128 | Code::Movapd_xmm_xmmm128 | Code::Movdqa_xmm_xmmm128 => {
-            by_source(insn, xmm_binary::<Whole, Xmm>, xmm_binary::<Whole, Mem128>)
-        }
-        Code::Movups_xmm_xmmm128 | Code::Movupd_xmm_xmmm128 | Code::Movdqu_xmm_xmmm128 => {
-            by_source(
-                insn,
-                xmm_binary::<Whole, Xmm>,
-                xmm_binary::<Whole, Mem128Unaligned>,
-            )
-        }
-        Code::Movaps_xmmm128_xmm
-        | Code::Movapd_xmmm128_xmm
-        | Code::Movdqa_xmmm128_xmm
-        | Code::Movups_xmmm128_xmm
-        | Code::Movupd_xmmm128_xmm
-        | Code::Movdqu_xmmm128_xmm => load::<Whole, Xmm>(),
-        Code::Movss_xmm_xmmm32 | Code::Movss_xmmm32_xmm => {
-            by_source(insn, xmm_binary::<MergeD, Xmm>, xmm_binary::<Whole, Mem32>)
-        }
-        Code::Movsd_xmm_xmmm64 | Code::Movsd_xmmm64_xmm => {
-            by_source(insn, xmm_binary::<MergeQ, Xmm>, xmm_binary::<Whole, Mem64>)
-        }
-        Code::Movq_xmm_xmmm64 | Code::Movq_xmmm64_xmm => by_source(
+    match insn.mnemonic() {
+        M::Movaps | M::Vmovaps | M::Movapd | M::Vmovapd | M::Movdqa | M::Vmovdqa => by_source(
             insn,
-            xmm_binary::<ZeroAbove, Xmm>,
-            xmm_binary::<Whole, Mem64>,
+            by_form!(insn, binary, Whole, Register),
+            by_form!(insn, binary, Whole, Aligned),
         ),
-        Code::Movlps_xmm_m64 | Code::Movlpd_xmm_m64 => load::<MergeQ, Mem64>(),
-        Code::Movhps_xmm_m64 | Code::Movhpd_xmm_m64 => load::<UnpackLowQ, Mem64>(),
-        Code::Movhlps_xmm_xmm => load::<HighToLow, Xmm>(),
-        Code::Movlhps_xmm_xmm => load::<UnpackLowQ, Xmm>(),
-        Code::Movd_xmm_rm32 => {
-            by_source(insn, xmm_binary::<Whole, Gpr32>, xmm_binary::<Whole, Mem32>)
+        M::Movntdqa | M::Vmovntdqa => Selected::inline(by_form!(insn, binary, Whole, Aligned)),
+        M::Movups
+        | M::Vmovups
+        | M::Movupd
+        | M::Vmovupd
+        | M::Movdqu
+        | M::Vmovdqu
+        | M::Lddqu
+        | M::Vlddqu => by_source(
+            insn,
+            by_form!(insn, binary, Whole, Register),
+            by_form!(insn, binary, Whole, Unaligned),
+        ),
+        M::Movlps | M::Vmovlps | M::Movlpd | M::Vmovlpd => {
+            Selected::inline(by_narrow_form!(insn, binary, MergeQ, Mem64))
         }
-        Code::Movq_xmm_rm64 => {
-            by_source(insn, xmm_binary::<Whole, Gpr64>, xmm_binary::<Whole, Mem64>)
+        M::Movhps | M::Vmovhps | M::Movhpd | M::Vmovhpd => {
+            Selected::inline(by_narrow_form!(insn, binary, UnpackLowQ, Mem64))
         }
-        Code::Movd_mm_rm32 => {
-            by_source(insn, mmx_binary::<Whole, Gpr32>, mmx_binary::<Whole, Mem32>)
+        M::Movhlps | M::Vmovhlps => {
+            Selected::inline(by_narrow_form!(insn, binary, HighToLow, Register))
         }
-        Code::Movq_mm_rm64 => {
-            by_source(insn, mmx_binary::<Whole, Gpr64>, mmx_binary::<Whole, Mem64>)
+        M::Movlhps | M::Vmovlhps => {
+            Selected::inline(by_narrow_form!(insn, binary, UnpackLowQ, Register))
         }
-        Code::Movq_mm_mmm64 | Code::Movq_mmm64_mm => {
-            by_source(insn, mmx_binary::<Whole, Mmx>, mmx_binary::<Whole, Mem64>)
+        // The 256-bit form duplicates the low half of each lane.
+        M::Movddup | M::Vmovddup if super::operands::is_wide(insn) => {
+            select_vector::<TwiceLowQ>(insn)
         }
-        Code::Movd_rm32_xmm => Selected::inline(xmm_to_general::<u32>),
-        Code::Movq_rm64_xmm => Selected::inline(xmm_to_general::<u64>),
-        Code::Movd_rm32_mm => Selected::inline(mmx_to_general::<u32>),
-        Code::Movq_rm64_mm => Selected::inline(mmx_to_general::<u64>),
-        Code::Movdq2q_mm_xmm => Selected::inline(xmm_to_mmx),
-        Code::Movq2dq_xmm_mm => Selected::inline(mmx_to_xmm),
-        Code::Pmovmskb_r32_xmm | Code::Pmovmskb_r64_xmm => Selected::inline(byte_mask_xmm),
-        Code::Pmovmskb_r32_mm | Code::Pmovmskb_r64_mm => Selected::inline(byte_mask_mmx),
-        Code::Movmskps_r32_xmm | Code::Movmskps_r64_xmm => Selected::inline(single_mask),
-        Code::Movmskpd_r32_xmm | Code::Movmskpd_r64_xmm => Selected::inline(double_mask),
-        Code::Maskmovdqu_rDI_xmm_xmm => {
+        M::Movddup | M::Vmovddup => by_source(
+            insn,
+            by_narrow_form!(insn, binary, TwiceLowQ, Register),
+            by_narrow_form!(insn, binary, TwiceLowQ, PartOfMemory<8>),
+        ),
+        M::Movsldup | M::Vmovsldup => select_vector::<TwiceEvenD>(insn),
+        M::Movshdup | M::Vmovshdup => select_vector::<TwiceOddD>(insn),
+        M::Pmovmskb if insn.op1_register().is_mm() => Selected::inline(sign_mask_mmx),
+        M::Pmovmskb | M::Vpmovmskb => Selected::inline(by_form!(insn, sign_mask, SignsB)),
+        M::Movmskps | M::Vmovmskps => Selected::inline(by_form!(insn, sign_mask, SignsD)),
+        M::Movmskpd | M::Vmovmskpd => Selected::inline(by_form!(insn, sign_mask, SignsQ)),
+        M::Movdq2q => Selected::inline(xmm_to_mmx),
+        M::Movq2dq => Selected::inline(mmx_to_xmm),
+        M::Maskmovdqu | M::Vmaskmovdqu => {
             set_masked(insn, op, size);
-            Selected::inline(masked_xmm)
+            Selected::inline(by_narrow_form!(insn, masked_xmm))
         }
-        Code::Maskmovq_rDI_mm_mm => {
+        M::Maskmovq => {
             set_masked(insn, op, size);
             Selected::inline(masked_mmx)
         }
-        _ => None,
+        _ => select_scalar(insn),
     }
 }
 
-fn select_store(insn: &Instruction) -> Option<Selected> {
+/// Moves whose mnemonics are not theirs alone.
+fn select_scalar(insn: &Instruction) -> Option<Selected> {
+    let memory = from_memory(insn);
     Selected::inline(match insn.code() {
-        Code::Movaps_xmmm128_xmm
-        | Code::Movapd_xmmm128_xmm
-        | Code::Movdqa_xmmm128_xmm
-        | Code::Movntps_m128_xmm
-        | Code::Movntpd_m128_xmm
-        | Code::Movntdq_m128_xmm => store_whole_aligned,
-        Code::Movups_xmmm128_xmm | Code::Movupd_xmmm128_xmm | Code::Movdqu_xmmm128_xmm => {
-            store_whole
+        Code::Movss_xmm_xmmm32 | Code::VEX_Vmovss_xmm_m32 if memory => {
+            by_narrow_form!(insn, binary, Whole, Mem32)
         }
-        Code::Movss_xmmm32_xmm | Code::Movd_rm32_xmm => store_low::<u32>,
-        Code::Movsd_xmmm64_xmm
+        Code::Movss_xmm_xmmm32
+        | Code::Movss_xmmm32_xmm
+        | Code::VEX_Vmovss_xmm_xmm_xmm
+        | Code::VEX_Vmovss_xmm_xmm_xmm_0F11 => by_narrow_form!(insn, binary, MergeD, Register),
+        Code::Movsd_xmm_xmmm64 | Code::VEX_Vmovsd_xmm_m64 if memory => {
+            by_narrow_form!(insn, binary, Whole, Mem64)
+        }
+        Code::Movsd_xmm_xmmm64
+        | Code::Movsd_xmmm64_xmm
+        | Code::VEX_Vmovsd_xmm_xmm_xmm
+        | Code::VEX_Vmovsd_xmm_xmm_xmm_0F11 => by_narrow_form!(insn, binary, MergeQ, Register),
+        Code::Movq_xmm_xmmm64 | Code::VEX_Vmovq_xmm_xmmm64 if memory => {
+            by_narrow_form!(insn, binary, Whole, Mem64)
+        }
+        Code::Movq_xmm_xmmm64
         | Code::Movq_xmmm64_xmm
-        | Code::Movq_rm64_xmm
-        | Code::Movlps_m64_xmm
-        | Code::Movlpd_m64_xmm => store_low::<u64>,
-        Code::Movhps_m64_xmm | Code::Movhpd_m64_xmm => store_high,
-        Code::Movd_rm32_mm => store_mmx::<u32>,
-        Code::Movq_rm64_mm | Code::Movq_mmm64_mm | Code::Movntq_m64_mm => store_mmx::<u64>,
-        Code::Movnti_m32_r32 => store_general::<u32>,
-        Code::Movnti_m64_r64 => store_general::<u64>,
+        | Code::VEX_Vmovq_xmm_xmmm64
+        | Code::VEX_Vmovq_xmmm64_xmm => by_narrow_form!(insn, binary, ZeroAbove, Register),
+        Code::Movd_xmm_rm32 | Code::VEX_Vmovd_xmm_rm32 if memory => {
+            by_narrow_form!(insn, binary, Whole, Mem32)
+        }
+        Code::Movd_xmm_rm32 | Code::VEX_Vmovd_xmm_rm32 => {
+            by_narrow_form!(insn, binary, Whole, Gpr32)
+        }
+        Code::Movq_xmm_rm64 | Code::VEX_Vmovq_xmm_rm64 if memory => {
+            by_narrow_form!(insn, binary, Whole, Mem64)
+        }
+        Code::Movq_xmm_rm64 | Code::VEX_Vmovq_xmm_rm64 => {
+            by_narrow_form!(insn, binary, Whole, Gpr64)
+        }
+        Code::Movd_mm_rm32 if memory => mmx_binary::<Whole, Mem32>,
+        Code::Movd_mm_rm32 => mmx_binary::<Whole, Gpr32>,
+        Code::Movq_mm_rm64 | Code::Movq_mm_mmm64 if memory => mmx_binary::<Whole, Mem64>,
+        Code::Movq_mm_rm64 => mmx_binary::<Whole, Gpr64>,
+        Code::Movq_mm_mmm64 | Code::Movq_mmm64_mm => mmx_binary::<Whole, Mmx>,
+        Code::Movd_rm32_xmm | Code::VEX_Vmovd_rm32_xmm => {
+            by_narrow_form!(insn, xmm_to_general, u32)
+        }
+        Code::Movq_rm64_xmm | Code::VEX_Vmovq_rm64_xmm => {
+            by_narrow_form!(insn, xmm_to_general, u64)
+        }
+        Code::Movd_rm32_mm => mmx_to_general::<u32>,
+        Code::Movq_rm64_mm => mmx_to_general::<u64>,
         _ => return None,
+    })
+}
+
+fn select_store(insn: &Instruction) -> Option<Selected> {
+    Selected::inline(match insn.mnemonic() {
+        M::Movaps
+        | M::Vmovaps
+        | M::Movapd
+        | M::Vmovapd
+        | M::Movdqa
+        | M::Vmovdqa
+        | M::Movntps
+        | M::Vmovntps
+        | M::Movntpd
+        | M::Vmovntpd
+        | M::Movntdq
+        | M::Vmovntdq => {
+            by_form!(insn, store_aligned)
+        }
+        M::Movups | M::Vmovups | M::Movupd | M::Vmovupd | M::Movdqu | M::Vmovdqu => {
+            by_form!(insn, store_unaligned)
+        }
+        M::Movlps | M::Vmovlps | M::Movlpd | M::Vmovlpd => {
+            by_narrow_form!(insn, store_low, u64)
+        }
+        M::Movhps | M::Vmovhps | M::Movhpd | M::Vmovhpd => by_narrow_form!(insn, store_high),
+        _ => match insn.code() {
+            Code::Movss_xmmm32_xmm
+            | Code::Movd_rm32_xmm
+            | Code::VEX_Vmovss_m32_xmm
+            | Code::VEX_Vmovd_rm32_xmm => by_narrow_form!(insn, store_low, u32),
+            Code::Movsd_xmmm64_xmm
+            | Code::Movq_xmmm64_xmm
+            | Code::Movq_rm64_xmm
+            | Code::VEX_Vmovsd_m64_xmm
+            | Code::VEX_Vmovq_xmmm64_xmm
+            | Code::VEX_Vmovq_rm64_xmm => by_narrow_form!(insn, store_low, u64),
+            Code::Movd_rm32_mm => store_mmx::<u32>,
+            Code::Movq_rm64_mm | Code::Movq_mmm64_mm | Code::Movntq_m64_mm => store_mmx::<u64>,
+            _ => return None,
+        },
     })
 }
 
@@ -338,9 +409,9 @@ fn set_masked(insn: &Instruction, op: &mut Op, size: CodeSize) {
         OpKind::MemorySegEDI => 4,
         _ => 8,
     };
-    op.base = Register::RDI.number() as u8;
+    op.base = R::RDI.number() as u8;
     op.seg = match insn.segment_prefix() {
-        Register::None => SEG_DS,
+        R::None => SEG_DS,
         prefix => operands::segment(prefix),
     };
     operands::set_address_size(op, width, size);

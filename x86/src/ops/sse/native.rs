@@ -20,13 +20,13 @@ use super::float::{Elements, Kind};
 pub(super) const HOST_MXCSR: u32 = 0x1f80;
 
 /// An operation on two vectors that needs no MXCSR.
-pub(super) trait Binary {
+pub(super) trait Binary: 'static {
     /// The result for destination `a` and source `b`.
     fn apply(a: u128, b: u128) -> u128;
 }
 
 /// An operation on two vectors that obeys MXCSR.
-pub(super) trait Float {
+pub(super) trait Float: 'static {
     /// Which lanes of the operands count.
     const ELEMENTS: Elements;
     /// What it computes, as far as unmasked overflow and underflow need to know.
@@ -43,19 +43,19 @@ pub(super) trait Float {
 }
 
 /// An operation from a vector to a general register that obeys MXCSR.
-pub(super) trait ToInteger {
+pub(super) trait ToInteger: 'static {
     /// The result, zero-extended, and the exception flags.
     fn run(b: u128, control: u32) -> (u64, u32);
 }
 
 /// An operation from a general register into a vector that obeys MXCSR.
-pub(super) trait FromInteger {
+pub(super) trait FromInteger: 'static {
     /// The result for destination `a`, and the exception flags.
     fn run(a: u128, b: u64, control: u32) -> (u128, u32);
 }
 
 /// A comparison that sets ZF, PF and CF.
-pub(super) trait Comparison {
+pub(super) trait Comparison: 'static {
     /// ZF, PF, CF, and the exception flags.
     fn run(a: u128, b: u128, control: u32) -> ([bool; 3], u32);
 }

@@ -8,10 +8,10 @@
 //! 2^-13; the manuals allow 1.5 × 2^-12. Denormal operands count as zeros, tiny results are zeros.
 //! The definition stands in `docs/undefined-results.md`.
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Instruction, Mnemonic as M};
 
 use super::native::Binary;
-use super::operands::{Mem32, Xmm, by_source, select_xmm, xmm_binary};
+use super::operands::{Mem32, Register, binary, by_narrow_form, by_source, select_vector};
 use crate::op::Selected;
 
 /// The sign of a single.
@@ -120,16 +120,20 @@ impl Binary for ReciprocalRoot {
 }
 
 fn select_scalar<B: Binary>(insn: &Instruction) -> Option<Selected> {
-    by_source(insn, xmm_binary::<B, Xmm>, xmm_binary::<B, Mem32>)
+    by_source(
+        insn,
+        by_narrow_form!(insn, binary, B, Register),
+        by_narrow_form!(insn, binary, B, Mem32),
+    )
 }
 
 /// Names the handler.
 pub(super) fn select(insn: &Instruction) -> Option<Selected> {
     match insn.mnemonic() {
-        Mnemonic::Rcpps => select_xmm::<Reciprocals>(insn),
-        Mnemonic::Rcpss => select_scalar::<Reciprocal>(insn),
-        Mnemonic::Rsqrtps => select_xmm::<ReciprocalRoots>(insn),
-        Mnemonic::Rsqrtss => select_scalar::<ReciprocalRoot>(insn),
+        M::Rcpps | M::Vrcpps => select_vector::<Reciprocals>(insn),
+        M::Rcpss | M::Vrcpss => select_scalar::<Reciprocal>(insn),
+        M::Rsqrtps | M::Vrsqrtps => select_vector::<ReciprocalRoots>(insn),
+        M::Rsqrtss | M::Vrsqrtss => select_scalar::<ReciprocalRoot>(insn),
         _ => None,
     }
 }

@@ -1,17 +1,17 @@
-//! Lanes that change their places: PSHUF*, SHUFP*, PUNPCK*, UNPCK*, PACK*, PEXTRW, PINSRW.
+//! Lanes that change their places: PSHUF*, SHUFP*, PUNPCK*, UNPCK*, PACK*.
 //!
 //! Does: name the handler, select lanes by immediates, adapt packing and unpacking to MMX.
-//! Does not: pack or interleave (`native`).
+//! Does not: pack or interleave (`native`), or cross the halves of a YMM register (`permute`).
 
-use iced_x86::{Code, Instruction, Mnemonic};
+use iced_x86::{Instruction, Mnemonic as M};
 
 use super::native::{
     Binary, PackSignedD, PackSignedW, PackUnsignedW, UnpackHighB, UnpackHighD, UnpackHighW,
     UnpackLowB, UnpackLowD, UnpackLowW,
 };
 use super::operands::{
-    Gpr32, Mem16, Mem32, Mem64, Mem128, Mmx, Source, Xmm, by_source, enter_mmx, mmx, mmx_binary,
-    mmx_ready, select_mmx, select_xmm, set_mmx, set_xmm, sse_ready, xmm,
+    Legacy, Mem32, Mem64, Mmx, Source, WithImmediate, after, by_source, mmx_binary, mmx_ready,
+    select_mmx, select_vector, select_with_immediate, set_mmx,
 };
 use crate::core::Core;
 use crate::env::Env;
@@ -19,12 +19,6 @@ use crate::fault::Exec;
 use crate::op::{Flow, Op, Selected};
 
 // ---- by immediate --------------------------------------------------------------------------
-
-/// A selection of lanes by an immediate.
-trait Shuffle {
-    /// The result for destination `a` and source `b`.
-    fn apply(a: u128, b: u128, selector: u8) -> u128;
-}
 
 /// Two bits of a selector: field `n`.
 #[inline(always)]
@@ -56,7 +50,7 @@ struct Singles;
 /// SHUFPD.
 struct Doubles;
 
-impl Shuffle for Dwords {
+impl WithImmediate for Dwords {
     #[inline(always)]
     fn apply(_: u128, b: u128, selector: u8) -> u128 {
         let lane = |n| dword(b, field(selector, n)) << (32 * n);
@@ -64,21 +58,21 @@ impl Shuffle for Dwords {
     }
 }
 
-impl Shuffle for HighWords {
+impl WithImmediate for HighWords {
     #[inline(always)]
     fn apply(_: u128, b: u128, selector: u8) -> u128 {
         u128::from(b as u64) | u128::from(shuffle_words((b >> 64) as u64, selector)) << 64
     }
 }
 
-impl Shuffle for LowWords {
+impl WithImmediate for LowWords {
     #[inline(always)]
     fn apply(_: u128, b: u128, selector: u8) -> u128 {
         b >> 64 << 64 | u128::from(shuffle_words(b as u64, selector))
     }
 }
 
-impl Shuffle for Singles {
+impl WithImmediate for Singles {
     #[inline(always)]
     fn apply(a: u128, b: u128, selector: u8) -> u128 {
         dword(a, field(selector, 0))
@@ -88,7 +82,8 @@ impl Shuffle for Singles {
     }
 }
 
-impl Shuffle for Doubles {
+impl WithImmediate for Doubles {
+    const UPPER_SHIFT: u32 = 2;
     #[inline(always)]
     fn apply(a: u128, b: u128, selector: u8) -> u128 {
         let low = (a >> (64 * (selector & 1))) as u64;
@@ -97,64 +92,12 @@ impl Shuffle for Doubles {
     }
 }
 
-/// `xmm = F(xmm, S, imm8)`.
-fn xmm_shuffle<F: Shuffle, S: Source>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
-    let b = S::load(core, env, op)?;
-    let a = xmm(core, op.dst);
-    set_xmm(core, op.dst, F::apply(a, b, op.imm as u8));
-    Ok(Flow::Next)
-}
-
 /// PSHUFW.
 fn mmx_shuffle<S: Source>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     mmx_ready(core)?;
-    let b = S::load(core, env, op)?;
+    let [b, _] = S::load::<Legacy>(core, env, op)?;
     set_mmx(core, op.dst, shuffle_words(b as u64, op.imm as u8));
-    Ok(Flow::Next)
-}
-
-fn select_shuffle<F: Shuffle>(insn: &Instruction) -> Option<Selected> {
-    by_source(insn, xmm_shuffle::<F, Xmm>, xmm_shuffle::<F, Mem128>)
-}
-
-// ---- words in and out ----------------------------------------------------------------------
-
-/// PEXTRW from an XMM register.
-fn extract_xmm(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
-    let word = (xmm(core, op.src) >> (16 * (op.imm & 7))) as u16;
-    core.set_reg(op.dst, u64::from(word));
-    Ok(Flow::Next)
-}
-
-/// PEXTRW from an MMX register.
-fn extract_mmx(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    mmx_ready(core)?;
-    let word = (mmx(core, op.src) >> (16 * (op.imm & 3))) as u16;
-    enter_mmx(core);
-    core.set_reg(op.dst, u64::from(word));
-    Ok(Flow::Next)
-}
-
-/// PINSRW into an XMM register.
-fn insert_xmm<S: Source>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
-    let word = S::load(core, env, op)? & 0xffff;
-    let shift = 16 * (op.imm & 7);
-    let rest = xmm(core, op.dst) & !(0xffff << shift);
-    set_xmm(core, op.dst, rest | word << shift);
-    Ok(Flow::Next)
-}
-
-/// PINSRW into an MMX register.
-fn insert_mmx<S: Source>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    mmx_ready(core)?;
-    let word = S::load(core, env, op)? as u64 & 0xffff;
-    let shift = 16 * (op.imm & 3);
-    let rest = mmx(core, op.dst) & !(0xffff << shift);
-    set_mmx(core, op.dst, rest | word << shift);
-    Ok(Flow::Next)
+    after::<S>(core, env, op)
 }
 
 // ---- packing and unpacking -----------------------------------------------------------------
@@ -164,7 +107,7 @@ pub(super) struct UnpackLowQ;
 /// PUNPCKHQDQ, UNPCKHPD.
 struct UnpackHighQ;
 /// PACK* of MMX registers: both operands in one vector.
-struct PackMmx<B>(B);
+pub(super) struct PackMmx<B>(B);
 /// PUNPCKH* of MMX registers: the upper half of what PUNPCKL* makes.
 struct UnpackHighMmx<B>(B);
 
@@ -201,7 +144,7 @@ fn pack<B: Binary>(insn: &Instruction) -> Option<Selected> {
     if insn.op0_register().is_mm() {
         select_mmx::<PackMmx<B>>(insn)
     } else {
-        select_xmm::<B>(insn)
+        select_vector::<B>(insn)
     }
 }
 
@@ -209,7 +152,7 @@ fn unpack_low<B: Binary>(insn: &Instruction) -> Option<Selected> {
     if insn.op0_register().is_mm() {
         by_source(insn, mmx_binary::<B, Mmx>, mmx_binary::<B, Mem32>)
     } else {
-        select_xmm::<B>(insn)
+        select_vector::<B>(insn)
     }
 }
 
@@ -217,46 +160,36 @@ fn unpack_high<Low: Binary, High: Binary>(insn: &Instruction) -> Option<Selected
     if insn.op0_register().is_mm() {
         select_mmx::<UnpackHighMmx<Low>>(insn)
     } else {
-        select_xmm::<High>(insn)
+        select_vector::<High>(insn)
     }
 }
 
 /// Names the handler.
 pub(super) fn select(insn: &Instruction) -> Option<Selected> {
     match insn.mnemonic() {
-        Mnemonic::Pshufd => select_shuffle::<Dwords>(insn),
-        Mnemonic::Pshufhw => select_shuffle::<HighWords>(insn),
-        Mnemonic::Pshuflw => select_shuffle::<LowWords>(insn),
-        Mnemonic::Pshufw => by_source(insn, mmx_shuffle::<Mmx>, mmx_shuffle::<Mem64>),
-        Mnemonic::Shufps => select_shuffle::<Singles>(insn),
-        Mnemonic::Shufpd => select_shuffle::<Doubles>(insn),
-        Mnemonic::Punpcklbw => unpack_low::<UnpackLowB>(insn),
-        Mnemonic::Punpcklwd => unpack_low::<UnpackLowW>(insn),
-        Mnemonic::Punpckldq => unpack_low::<UnpackLowD>(insn),
-        Mnemonic::Punpckhbw => unpack_high::<UnpackLowB, UnpackHighB>(insn),
-        Mnemonic::Punpckhwd => unpack_high::<UnpackLowW, UnpackHighW>(insn),
-        Mnemonic::Punpckhdq => unpack_high::<UnpackLowD, UnpackHighD>(insn),
-        Mnemonic::Unpcklps => select_xmm::<UnpackLowD>(insn),
-        Mnemonic::Unpckhps => select_xmm::<UnpackHighD>(insn),
-        Mnemonic::Punpcklqdq | Mnemonic::Unpcklpd => select_xmm::<UnpackLowQ>(insn),
-        Mnemonic::Punpckhqdq | Mnemonic::Unpckhpd => select_xmm::<UnpackHighQ>(insn),
-        Mnemonic::Packsswb => pack::<PackSignedW>(insn),
-        Mnemonic::Packssdw => pack::<PackSignedD>(insn),
-        Mnemonic::Packuswb => pack::<PackUnsignedW>(insn),
-        _ => select_word(insn),
-    }
-}
-
-fn select_word(insn: &Instruction) -> Option<Selected> {
-    match insn.code() {
-        Code::Pextrw_r32_xmm_imm8 | Code::Pextrw_r64_xmm_imm8 => Selected::inline(extract_xmm),
-        Code::Pextrw_r32_mm_imm8 | Code::Pextrw_r64_mm_imm8 => Selected::inline(extract_mmx),
-        Code::Pinsrw_xmm_r32m16_imm8 | Code::Pinsrw_xmm_r64m16_imm8 => {
-            by_source(insn, insert_xmm::<Gpr32>, insert_xmm::<Mem16>)
+        M::Pshufd | M::Vpshufd => select_with_immediate::<Dwords>(insn),
+        M::Pshufhw | M::Vpshufhw => select_with_immediate::<HighWords>(insn),
+        M::Pshuflw | M::Vpshuflw => select_with_immediate::<LowWords>(insn),
+        M::Pshufw => by_source(insn, mmx_shuffle::<Mmx>, mmx_shuffle::<Mem64>),
+        M::Shufps | M::Vshufps => select_with_immediate::<Singles>(insn),
+        M::Shufpd | M::Vshufpd => select_with_immediate::<Doubles>(insn),
+        M::Punpcklbw | M::Vpunpcklbw => unpack_low::<UnpackLowB>(insn),
+        M::Punpcklwd | M::Vpunpcklwd => unpack_low::<UnpackLowW>(insn),
+        M::Punpckldq | M::Vpunpckldq => unpack_low::<UnpackLowD>(insn),
+        M::Punpckhbw | M::Vpunpckhbw => unpack_high::<UnpackLowB, UnpackHighB>(insn),
+        M::Punpckhwd | M::Vpunpckhwd => unpack_high::<UnpackLowW, UnpackHighW>(insn),
+        M::Punpckhdq | M::Vpunpckhdq => unpack_high::<UnpackLowD, UnpackHighD>(insn),
+        M::Unpcklps | M::Vunpcklps => select_vector::<UnpackLowD>(insn),
+        M::Unpckhps | M::Vunpckhps => select_vector::<UnpackHighD>(insn),
+        M::Punpcklqdq | M::Vpunpcklqdq | M::Unpcklpd | M::Vunpcklpd => {
+            select_vector::<UnpackLowQ>(insn)
         }
-        Code::Pinsrw_mm_r32m16_imm8 | Code::Pinsrw_mm_r64m16_imm8 => {
-            by_source(insn, insert_mmx::<Gpr32>, insert_mmx::<Mem16>)
+        M::Punpckhqdq | M::Vpunpckhqdq | M::Unpckhpd | M::Vunpckhpd => {
+            select_vector::<UnpackHighQ>(insn)
         }
+        M::Packsswb | M::Vpacksswb => pack::<PackSignedW>(insn),
+        M::Packssdw | M::Vpackssdw => pack::<PackSignedD>(insn),
+        M::Packuswb | M::Vpackuswb => pack::<PackUnsignedW>(insn),
         _ => None,
     }
 }

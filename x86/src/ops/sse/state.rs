@@ -1,4 +1,4 @@
-//! The unit's state as a whole: FXSAVE, FXRSTOR, LDMXCSR, STMXCSR, EMMS.
+//! The unit's state as a whole: FXSAVE, FXRSTOR, LDMXCSR, STMXCSR, EMMS, VZEROUPPER, VZEROALL.
 //!
 //! Does: lay out the FXSAVE image (SDM vol. 1, 10.5.1), check what is loaded.
 //! Does not: touch reserved parts of the image: bytes 416–511, and outside 64-bit mode the places of
@@ -8,7 +8,7 @@
 
 use iced_x86::{Code, Instruction};
 
-use super::operands::{MXCSR_MASK, leave_mmx, mmx_ready, sse_ready};
+use super::operands::{Form, Legacy, MXCSR_MASK, Vex128, leave_mmx, mmx_ready, ready, vex_ready};
 use crate::core::{Core, canonical, cr0};
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
@@ -45,8 +45,20 @@ fn area(core: &mut Core, op: &Op, write: bool) -> Exec<u64> {
     if core.cr0 & cr0::TS != 0 {
         return core.raise(Fault::NO_DEVICE);
     }
-    let linear = core.linear(op, AREA as u64, write)?;
-    if linear & 15 != 0 {
+    area_at(core, op, AREA as u64, 16, write)
+}
+
+/// Linear address of an area of `size` bytes that must be aligned to `alignment`: #GP(0) if it is
+/// not, whatever EFLAGS.AC says.
+pub(super) fn area_at(
+    core: &mut Core,
+    op: &Op,
+    size: u64,
+    alignment: u64,
+    write: bool,
+) -> Exec<u64> {
+    let linear = core.linear(op, size, write)?;
+    if linear & (alignment - 1) != 0 {
         let outside = core.in_64bit() && !canonical(linear);
         let stack = outside && op.seg == SEG_SS;
         return core.raise(if stack {
@@ -71,12 +83,12 @@ fn get<const N: usize>(from: &[u8], at: usize) -> [u8; N] {
 }
 
 /// XMM registers that the mode can reach.
-fn registers(core: &Core) -> usize {
+pub(super) fn registers(core: &Core) -> usize {
     if core.in_64bit() { 16 } else { 8 }
 }
 
 /// The first 32 bytes of the image. `WIDE` is the form with REX.W.
-fn header<const WIDE: bool>(core: &Core) -> [u8; HEADER] {
+pub(super) fn header<const WIDE: bool>(core: &Core) -> [u8; HEADER] {
     let x87 = &core.x87;
     let mut image = [0; HEADER];
     put(&mut image, 0, &x87.control.to_le_bytes());
@@ -98,7 +110,7 @@ fn header<const WIDE: bool>(core: &Core) -> [u8; HEADER] {
 }
 
 /// Index of ST0 among the physical registers.
-fn top(core: &Core) -> usize {
+pub(super) fn top(core: &Core) -> usize {
     usize::from(core.x87.status >> 11 & 7)
 }
 
@@ -123,7 +135,7 @@ fn save<const WIDE: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<F
         let at = linear.wrapping_add(XMM0 + 16 * first as u64);
         core.write_bytes(env, at, op.seg, &bytes)?;
     }
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FXRSTOR. A pending x87 exception in the image is raised by the next x87 instruction.
@@ -156,11 +168,11 @@ fn restore<const WIDE: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exe
     for (i, register) in st.into_iter().enumerate() {
         core.x87.registers[(top + i) & 7] = register;
     }
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// Sets the x87 environment from the image.
-fn load_header<const WIDE: bool>(core: &mut Core, image: &[u8; HEADER]) {
+pub(super) fn load_header<const WIDE: bool>(core: &mut Core, image: &[u8; HEADER]) {
     let x87 = &mut core.x87;
     x87.control = u16::from_le_bytes(get(image, 0)) & CONTROL_KNOWN | CONTROL_FIXED;
     x87.status = u16::from_le_bytes(get(image, 2)) & STATUS_STORED;
@@ -183,29 +195,51 @@ fn load_header<const WIDE: bool>(core: &mut Core, image: &[u8; HEADER]) {
 }
 
 /// LDMXCSR. Flags that are set raise nothing.
-fn load_mxcsr(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
+fn load_mxcsr<F: Form>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    ready::<F>(core)?;
     let value = core.load::<u32>(env, op)?;
     if value & !MXCSR_MASK != 0 {
         return core.raise(Fault::protection(0));
     }
     core.mxcsr = value;
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// STMXCSR.
-fn store_mxcsr(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    sse_ready(core)?;
+fn store_mxcsr<F: Form>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    ready::<F>(core)?;
     let value = core.mxcsr;
     core.store(env, op, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// EMMS.
-fn empty_mmx(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn empty_mmx(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     mmx_ready(core)?;
     leave_mmx(core);
-    Ok(Flow::Next)
+    core.next(env, op)
+}
+
+/// Vector registers that the mode can reach.
+fn reachable(core: &Core) -> std::ops::Range<usize> {
+    0..registers(core)
+}
+
+/// VZEROUPPER.
+fn zero_upper(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    vex_ready(core)?;
+    let range = reachable(core);
+    core.ymm_high[range].fill(0);
+    core.next(env, op)
+}
+
+/// VZEROALL.
+fn zero_all(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    vex_ready(core)?;
+    let range = reachable(core);
+    core.xmm[range.clone()].fill(0);
+    core.ymm_high[range].fill(0);
+    core.next(env, op)
 }
 
 /// Names the handler.
@@ -215,8 +249,12 @@ pub(super) fn select(insn: &Instruction) -> Option<Selected> {
         Code::Fxsave64_m512byte => save::<true>,
         Code::Fxrstor_m512byte => restore::<false>,
         Code::Fxrstor64_m512byte => restore::<true>,
-        Code::Ldmxcsr_m32 => load_mxcsr,
-        Code::Stmxcsr_m32 => store_mxcsr,
+        Code::Ldmxcsr_m32 => load_mxcsr::<Legacy>,
+        Code::VEX_Vldmxcsr_m32 => load_mxcsr::<Vex128>,
+        Code::Stmxcsr_m32 => store_mxcsr::<Legacy>,
+        Code::VEX_Vstmxcsr_m32 => store_mxcsr::<Vex128>,
+        Code::VEX_Vzeroupper => zero_upper,
+        Code::VEX_Vzeroall => zero_all,
         Code::Emms => empty_mmx,
         _ => return None,
     })

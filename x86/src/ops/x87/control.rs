@@ -21,7 +21,7 @@ const CONTROL_INITIAL: u16 = 0x37f;
 
 impl X87State {
     /// What FNINIT and FNSAVE do. The registers keep their values, but are empty.
-    pub(super) fn initialize(&mut self) {
+    pub(in crate::ops) fn initialize(&mut self) {
         *self = X87State {
             registers: self.registers,
             control: CONTROL_INITIAL,

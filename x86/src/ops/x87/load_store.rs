@@ -1,7 +1,6 @@
 //! Loads, stores and constants.
 //!
-//! Does: FLD, FST, FSTP, FILD, FIST, FISTP, FBLD, FBSTP, and FLD1 with its relatives.
-//! Does not: FISTTP, which is SSE3.
+//! Does: FLD, FST, FSTP, FILD, FIST, FISTP, FISTTP, FBLD, FBSTP, and FLD1 with its relatives.
 //!
 //! Invariant: a store that an unmasked exception blocks writes and pops nothing, but its operand
 //! is checked all the same; a store that faults reports nothing.
@@ -14,7 +13,7 @@ use crate::core::Core;
 use crate::env::Env;
 use crate::fault::Exec;
 use crate::op::{Flow, Handler, Op};
-use crate::softfloat::{Constant, F80, Flags};
+use crate::softfloat::{Constant, Control, F80, Flags, Rounding};
 
 /// FLD, FILD and FBLD from memory.
 fn load<M: Format>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
@@ -37,8 +36,27 @@ fn load<M: Format>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
 
 /// FST, FIST, FBSTP and their popping forms to memory.
 fn store<M: Format, const POP: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    ready(core)?;
     let control = core.x87.steering();
+    store_under::<M, POP>(core, env, op, control)
+}
+
+/// FISTTP: FISTP with truncation.
+fn store_truncated<M: Format>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    let control = Control {
+        rounding: Rounding::Zero,
+        ..core.x87.steering()
+    };
+    store_under::<M, true>(core, env, op, control)
+}
+
+#[inline(always)]
+fn store_under<M: Format, const POP: bool>(
+    core: &mut Core,
+    env: &mut Env<'_>,
+    op: &Op,
+    control: Control,
+) -> Exec<Flow> {
+    ready(core)?;
     let source = core.x87.get(0);
     let mut flags = Flags::default();
     let image = M::narrow(source.unwrap_or(F80::INDEFINITE), &control, &mut flags);
@@ -153,6 +171,9 @@ pub(super) fn select(insn: &Instruction) -> Option<Handler> {
         Code::Fistp_m16int => store::<Int16, true>,
         Code::Fistp_m32int => store::<Int32, true>,
         Code::Fistp_m64int => store::<Int64, true>,
+        Code::Fisttp_m16int => store_truncated::<Int16>,
+        Code::Fisttp_m32int => store_truncated::<Int32>,
+        Code::Fisttp_m64int => store_truncated::<Int64>,
         Code::Fbstp_m80bcd => store::<Decimal, true>,
         Code::Fld_sti => load_register,
         Code::Fst_sti => store_register::<false>,

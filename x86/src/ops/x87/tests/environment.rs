@@ -4,7 +4,7 @@ use super::*;
 
 /// A bench whose environment has something in every field.
 fn filled(mode: Mode) -> Bench {
-    let mut bench = Bench::new(mode);
+    let mut bench = Bench::in_mode(mode);
     let x87 = &mut bench.core.x87;
     x87.instruction = 0x9876_5432;
     x87.instruction_selector = 0x4321;
@@ -120,7 +120,7 @@ fn environments() {
             masked.set_control(before.control | 0x3f);
             assert_eq!(bench.core.x87, masked);
 
-            let mut other = Bench::new(mode);
+            let mut other = Bench::in_mode(mode);
             other.core.x87.registers = before.registers;
             other.poke(address, &stored);
             other.run(&load).unwrap();
@@ -154,7 +154,7 @@ fn states() {
             assert!(saved[expected.len()..].iter().all(|&byte| byte == 0xcc));
             assert_eq!((bench.core.x87.valid, bench.core.x87.status), (0, 0));
 
-            let mut other = Bench::new(mode);
+            let mut other = Bench::in_mode(mode);
             other.poke(address, &saved);
             other.run(&restore).unwrap();
             assert_eq!(other.core.x87.registers, before.registers);
@@ -171,7 +171,7 @@ fn summary_follows_from_flags_and_masks() {
     // ES and B without an unmasked flag.
     image[4] |= 0x80;
     image[5] |= 0x80;
-    let mut bench = Bench::new(Mode::Long);
+    let mut bench = Bench::in_mode(Mode::Long);
     bench.poke(DATA, &image);
     bench.run(&[0xd9, 0x27]).unwrap();
     assert_eq!(bench.core.x87.status, STATUS);

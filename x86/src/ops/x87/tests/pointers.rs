@@ -22,7 +22,7 @@ fn pointers(bench: &Bench) -> (u64, u16, u64) {
 
 #[test]
 fn are_updated() {
-    let mut bench = Bench::new(Mode::Long);
+    let mut bench = Bench::in_mode(Mode::Long);
     bench.core.segments[1].selector = 0x33;
     bench.core.segments[3].selector = 0x2b;
     // FLD dword ptr [RDI+8].
@@ -57,7 +57,7 @@ fn control_instructions_are_not_noted() {
         FNSTENV,
     ];
     for bytes in controls {
-        let mut bench = Bench::new(Mode::Long);
+        let mut bench = Bench::in_mode(Mode::Long);
         bench.poke(DATA, &[0x7f, 3]);
         bench.core.x87.instruction = 0x1111;
         bench.core.x87.opcode = 0x222;
@@ -71,7 +71,7 @@ fn control_instructions_are_not_noted() {
 fn are_forgotten_by_initialisation() {
     // FNINIT, FNSAVE.
     for bytes in [[0xdb, 0xe3], [0xdd, 0x37]] {
-        let mut bench = Bench::new(Mode::Long);
+        let mut bench = Bench::in_mode(Mode::Long);
         bench.run(&[0xd9, 0x07]).unwrap();
         bench.run(&bytes).unwrap();
         assert_eq!(pointers(&bench), (0, 0, 0));

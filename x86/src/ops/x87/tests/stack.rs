@@ -7,7 +7,7 @@ const STACK_FAULT: u16 = 0x41;
 const C1: u16 = 0x200;
 
 fn full(mode: Mode) -> Bench {
-    let mut bench = Bench::new(mode);
+    let mut bench = Bench::in_mode(mode);
     for _ in 0..8 {
         bench.push(TWO);
     }
@@ -36,7 +36,7 @@ fn unmasked_overflow() {
 #[test]
 fn masked_underflow() {
     // FADDP ST1, ST0: the indefinite goes into ST1, and ST0 is popped.
-    let mut bench = Bench::new(Mode::Long);
+    let mut bench = Bench::in_mode(Mode::Long);
     bench.run(&[0xde, 0xc1]).unwrap();
     assert_eq!(bench.st(0), Some(F80::INDEFINITE));
     assert_eq!(bench.core.x87.valid, 0b10);
@@ -55,7 +55,7 @@ fn masked_underflow_of_stores() {
         (&[0xdf, 0x37], &[0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff]),
     ];
     for &(bytes, image) in cases {
-        let mut bench = Bench::new(Mode::Long);
+        let mut bench = Bench::in_mode(Mode::Long);
         bench.poke(DATA, &[0x55; 16]);
         bench.run(bytes).unwrap();
         let stored: [u8; 16] = bench.peek(DATA);
@@ -74,7 +74,7 @@ fn masked_underflow_of_stores() {
 
 #[test]
 fn physical_registers() {
-    let mut bench = Bench::new(Mode::Long);
+    let mut bench = Bench::in_mode(Mode::Long);
     bench.run(FLD1).unwrap();
     assert_eq!(bench.core.x87.registers[7], F80::ONE);
     assert_eq!(bench.core.x87.valid, 0x80);
@@ -91,7 +91,7 @@ fn physical_registers() {
 
 #[test]
 fn shares_registers_with_mmx() {
-    let mut bench = Bench::new(Mode::Long);
+    let mut bench = Bench::in_mode(Mode::Long);
     bench.run(FLD1).unwrap();
     bench.core.gpr[0] = 0x1234_5678_9abc_def0;
     // MOVQ MM7, RAX; then EMMS.
@@ -109,7 +109,7 @@ fn shares_registers_with_mmx() {
 
 #[test]
 fn examining_an_empty_register_sees_its_sign() {
-    let mut bench = Bench::new(Mode::Long);
+    let mut bench = Bench::in_mode(Mode::Long);
     bench.push(F80::INDEFINITE);
     bench.core.x87.free(0);
     bench.run(&[0xd9, 0xe5]).unwrap();
