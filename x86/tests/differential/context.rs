@@ -5,6 +5,8 @@ use crate::rng::Rng;
 
 /// Bytes of an FXSAVE image up to XMM15.
 pub const FX_BYTES: usize = 416;
+/// Most bytes in a patch.
+pub const PATCH_BYTES: usize = 64;
 /// Longest instruction.
 pub const LONGEST: usize = 15;
 
@@ -70,10 +72,12 @@ pub struct Registers {
     pub flags: u64,
     /// x87 and SSE.
     pub fx: Fx,
+    /// Upper halves of YMM0–YMM15.
+    pub ymm_high: [u128; 16],
 }
 
 /// Bytes put into the data pages before the instruction.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Patch {
     /// Linear address; what lies outside the data pages is dropped.
@@ -81,7 +85,31 @@ pub struct Patch {
     /// How many of `bytes`.
     pub length: u8,
     /// What to put there.
-    pub bytes: [u8; 16],
+    pub bytes: [u8; PATCH_BYTES],
+}
+
+impl Patch {
+    /// Puts `bytes`, at most [`PATCH_BYTES`], at `address`.
+    pub fn new(address: u64, bytes: &[u8]) -> Patch {
+        let mut patch = Patch {
+            address,
+            length: bytes.len() as u8,
+            ..Patch::default()
+        };
+        patch.bytes[..bytes.len()].copy_from_slice(bytes);
+        patch
+    }
+}
+
+impl Default for Patch {
+    /// Nothing.
+    fn default() -> Patch {
+        Patch {
+            address: 0,
+            length: 0,
+            bytes: [0; PATCH_BYTES],
+        }
+    }
 }
 
 /// One instruction with everything it can see.

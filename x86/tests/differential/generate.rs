@@ -4,8 +4,8 @@
 //! read-only page, or where nothing is; the registers of the address are set to match.
 
 use iced_x86::{
-    Code, Encoder, Instruction, MandatoryPrefix, OpCodeInfo, OpCodeOperandKind as Kind, OpKind,
-    Register,
+    Code, Encoder, Instruction, MandatoryPrefix, MemorySize, OpCodeInfo, OpCodeOperandKind as Kind,
+    OpKind, Register,
 };
 
 use crate::context::{Case, Fx, LONGEST, Patch, Registers};
@@ -61,6 +61,11 @@ pub fn generate(rng: &mut Rng, code: Code, mode: Mode) -> Option<(Instruction, C
 
 fn encode(insn: &Instruction, case: &mut Case) -> Option<Vec<u8>> {
     let mut encoder = Encoder::new(case.mode.bits());
+    // The same instruction has several VEX prefixes.
+    let choice = case.memory_seed;
+    encoder.set_prevent_vex2(choice & 1 != 0);
+    encoder.set_vex_wig((choice >> 1 & 1) as u32);
+    encoder.set_vex_lig((choice >> 2 & 1) as u32);
     encoder.encode(insn, case.before.rip).ok()?;
     let bytes = encoder.take_buffer();
     (bytes.len() <= LONGEST).then_some(bytes)
@@ -89,6 +94,7 @@ impl Draft<'_> {
                 rip: 0,
                 flags: 0,
                 fx: Fx::initial(),
+                ymm_high: [0; 16],
             },
             memory_seed,
             patches: [Patch::default(); 2],
@@ -130,6 +136,8 @@ impl Draft<'_> {
         for n in 0..16 {
             let wide = u128::from(self.rng.value()) << 64 | u128::from(self.rng.value());
             self.case.before.fx.set_xmm(n, wide);
+            self.case.before.ymm_high[n] =
+                u128::from(self.rng.next()) << 64 | u128::from(self.rng.value());
         }
     }
 
@@ -144,6 +152,9 @@ impl Draft<'_> {
             Kind::r64_or_mem if !memory => self.register(insn, n, Register::RAX),
             Kind::mm_or_mem if !memory => self.vector(insn, n, Register::MM0, 8),
             Kind::xmm_or_mem if !memory => self.vector(insn, n, Register::XMM0, 16),
+            Kind::ymm_or_mem if !memory => self.vector(insn, n, Register::YMM0, 16),
+            Kind::mem_vsib32x | Kind::mem_vsib64x => self.vector_memory(insn, n, Register::XMM0),
+            Kind::mem_vsib32y | Kind::mem_vsib64y => self.vector_memory(insn, n, Register::YMM0),
             Kind::mem
             | Kind::mem_mpx
             | Kind::mem_mib
@@ -152,20 +163,34 @@ impl Draft<'_> {
             | Kind::r32_or_mem
             | Kind::r64_or_mem
             | Kind::mm_or_mem
-            | Kind::xmm_or_mem => self.memory(insn, n),
+            | Kind::xmm_or_mem
+            | Kind::ymm_or_mem => self.memory(insn, n),
             Kind::mem_offs => self.offset(insn, n),
             Kind::r8_reg | Kind::r8_opcode => self.byte_register(insn, n),
             Kind::r16_reg | Kind::r16_rm | Kind::r16_opcode | Kind::r16_reg_mem => {
                 self.register(insn, n, Register::AX);
             }
-            Kind::r32_reg | Kind::r32_rm | Kind::r32_opcode | Kind::r32_reg_mem => {
+            Kind::r32_reg
+            | Kind::r32_rm
+            | Kind::r32_opcode
+            | Kind::r32_reg_mem
+            | Kind::r32_vvvv => {
                 self.register(insn, n, Register::EAX);
             }
-            Kind::r64_reg | Kind::r64_rm | Kind::r64_opcode | Kind::r64_reg_mem => {
+            Kind::r64_reg
+            | Kind::r64_rm
+            | Kind::r64_opcode
+            | Kind::r64_reg_mem
+            | Kind::r64_vvvv => {
                 self.register(insn, n, Register::RAX);
             }
             Kind::mm_reg | Kind::mm_rm => self.vector(insn, n, Register::MM0, 8),
-            Kind::xmm_reg | Kind::xmm_rm => self.vector(insn, n, Register::XMM0, 16),
+            Kind::xmm_reg | Kind::xmm_rm | Kind::xmm_vvvv | Kind::xmm_is4 => {
+                self.vector(insn, n, Register::XMM0, 16);
+            }
+            Kind::ymm_reg | Kind::ymm_rm | Kind::ymm_vvvv | Kind::ymm_is4 => {
+                self.vector(insn, n, Register::YMM0, 16);
+            }
             Kind::sti_opcode => self.vector(insn, n, Register::ST0, 8),
             Kind::al => set_register(insn, n, Register::AL),
             Kind::cl => set_register(insn, n, Register::CL),
@@ -298,9 +323,73 @@ impl Draft<'_> {
         }
     }
 
+    /// Linear address of an XSAVE area.
+    fn xsave_target(&mut self) -> u64 {
+        let at = self.target(1024);
+        if self.rng.chance(95) { at & !63 } else { at }
+    }
+
+    /// A base, and a vector of indices that mostly lead into the data pages.
+    fn vector_memory(&mut self, insn: &mut Instruction, n: u32, first: Register) {
+        insn.set_op_kind(n, OpKind::Memory);
+        let registers = if self.mode == Mode::Long { 16 } else { 8 };
+        let index = self.rng.below(registers) as usize;
+        let scale = 1u64 << self.rng.below(4);
+        insn.set_memory_index(first + index as u32);
+        insn.set_memory_index_scale(scale as u32);
+        let wide = self.rng.chance(50);
+        let range = if wide { DATA_BYTES as u64 } else { 256 };
+        let element = |rng: &mut Rng| match rng.below(40) {
+            0 => rng.value(),
+            1 => range / scale,
+            _ => (rng.below(range) / scale).wrapping_sub(range / scale / 2),
+        };
+        let dwords = matches!(
+            insn.code().op_code().op_kind(n),
+            Kind::mem_vsib32x | Kind::mem_vsib32y
+        );
+        let lane = |rng: &mut Rng| {
+            let (bits, mask) = if dwords {
+                (32, 0xffff_ffff)
+            } else {
+                (64, u64::MAX)
+            };
+            (0..128 / bits).fold(0, |lane, n| {
+                lane | u128::from(element(rng) & mask) << (bits * n)
+            })
+        };
+        let (low, high) = (lane(self.rng), lane(self.rng));
+        self.case.before.fx.set_xmm(index, low);
+        self.case.before.ymm_high[index] = high;
+        let middle = (DATA + DATA_BYTES as u64 / 2).wrapping_sub(self.mode.data_base());
+        let base = (0..)
+            .map(|_| self.rng.below(registers) as usize)
+            .find(|&base| base != RSP)
+            .expect("an endless iterator");
+        let (mask, register) = match self.mode {
+            Mode::Long if self.rng.chance(90) => (u64::MAX, Register::RAX),
+            _ => (0xffff_ffff, Register::EAX),
+        };
+        insn.set_memory_base(register + base as u32);
+        let displacement = if self.rng.chance(50) {
+            i64::from(self.rng.next() as i8)
+        } else {
+            0
+        };
+        insn.set_memory_displacement64(displacement as u64 & mask);
+        insn.set_memory_displ_size(match (displacement, mask) {
+            (0, _) => 0,
+            _ => 1,
+        });
+        self.case.before.gpr[base] = middle.wrapping_sub(displacement as u64) & mask;
+    }
+
     fn memory(&mut self, insn: &mut Instruction, n: u32) {
         insn.set_op_kind(n, OpKind::Memory);
-        let linear = self.target(insn.memory_size().size() as u64);
+        let linear = match insn.memory_size() {
+            MemorySize::Xsave | MemorySize::Xsave64 => self.xsave_target(),
+            size => self.target(size.size() as u64),
+        };
         let mut offset = linear.wrapping_sub(self.mode.data_base());
         if self.rng.chance(8) {
             let segment = match self.mode {

@@ -34,9 +34,11 @@ const TSS: u64 = 0x9000;
 const STUBS: u64 = 0xa000;
 const STUB_BYTES: u64 = 16;
 const RESUME: u64 = 0xb000;
-/// FXSAVE image, then general registers.
+/// XSAVE image, then general registers.
 const CONTEXT: u64 = 0xc000;
-const CONTEXT_GPR: u64 = CONTEXT + 512;
+const CONTEXT_HEADER: u64 = CONTEXT + 512;
+const CONTEXT_YMM: u64 = CONTEXT + 576;
+const CONTEXT_GPR: u64 = CONTEXT + 1024;
 /// The frame that IRETQ pops.
 const FRAME: u64 = 0xd000;
 /// Top of the stack for exceptions.
@@ -172,6 +174,10 @@ impl Guest {
         let code = CODE_PAGES + case.mode.code_base() + before.rip - CODE;
         self.write(code, &case.code[..usize::from(case.length)]);
         self.write(CONTEXT, &before.fx.0);
+        self.write(CONTEXT_HEADER, &7u64.to_le_bytes());
+        for (n, value) in (0..).zip(before.ymm_high) {
+            self.write(CONTEXT_YMM + 16 * n, &value.to_le_bytes());
+        }
         for (n, value) in (0..).zip(before.gpr) {
             self.write(CONTEXT_GPR + 8 * n, &value.to_le_bytes());
         }
@@ -202,6 +208,7 @@ impl Guest {
             rip: state.rip,
             flags: state.rflags,
             fx: fx_of(&state),
+            ymm_high: state.ymm_high,
         };
         let mut fault = Fault::NONE;
         if let Some(vector) = vector_at(state.rip) {
@@ -378,7 +385,9 @@ fn write_kernel(ram: &mut GuestRam) -> u64 {
         ),
         Instruction::with2(Code::Mov_Sreg_r32m16, Register::DS, Register::EAX),
         Instruction::with2(Code::Mov_Sreg_r32m16, Register::ES, Register::EAX),
-        Instruction::with1(Code::Fxrstor64_m512byte, absolute(CONTEXT)),
+        Instruction::with2(Code::Mov_r32_imm32, Register::EAX, 7),
+        Instruction::with2(Code::Mov_r32_imm32, Register::EDX, 0),
+        Instruction::with1(Code::Xrstor64_mem, absolute(CONTEXT)),
     ];
     for n in (0u32..16).filter(|&n| n != 4) {
         let place = absolute(CONTEXT_GPR + 8 * u64::from(n));
@@ -420,10 +429,12 @@ fn write_kernel(ram: &mut GuestRam) -> u64 {
 }
 
 fn initial_state() -> CpuState {
-    let mut state = CpuState::power_up(Profile::V1, [0; 32]);
+    let mut state = CpuState::power_up(Profile::V3, [0; 32]);
     state.cr0 = 0x8001_0033;
     state.cr3 = PML4;
-    state.cr4 = 0x6a0;
+    // PAE, PGE, OSFXSR, OSXMMEXCPT, OSXSAVE.
+    state.cr4 = 0x4_06a0;
+    state.xcr0 = 7;
     state.msr.efer = 0xd01;
     state.gdtr.base = KERNEL + GDT;
     state.gdtr.limit = 0x4f;

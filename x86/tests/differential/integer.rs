@@ -1,6 +1,6 @@
 //! The general-purpose instructions.
 
-use iced_x86::{Code, Instruction, Mnemonic as M, OpKind, Register};
+use iced_x86::{Code, EncodingKind, Instruction, Mnemonic as M, OpKind, Register};
 
 use crate::context::{Case, Fault, Patch};
 use crate::family::{Family, as_generated, as_is, documented_undefined_flags, never};
@@ -65,6 +65,7 @@ fn moves() {
                     | M::Movsx
                     | M::Movsxd
                     | M::Movnti
+                    | M::Movbe
                     | M::Lea
                     | M::Xchg
                     | M::Xlatb
@@ -292,6 +293,36 @@ fn bits() {
 }
 
 #[test]
+fn counts() {
+    check_all(&family("counts of bits", |code| {
+        matches!(code.mnemonic(), M::Popcnt | M::Tzcnt | M::Lzcnt)
+    }));
+}
+
+#[test]
+fn bit_fields() {
+    let mut family = family("bit fields", |code| {
+        use iced_x86::CpuidFeature::{BMI1, BMI2};
+        code.encoding() == EncodingKind::VEX && matches!(code.cpuid_features(), [BMI1] | [BMI2])
+    });
+    family.prepare = |rng, insn, case| {
+        // Fields that lie within the operand.
+        let start = rng.below(70);
+        let length = rng.below(70);
+        let control = insn.op_register(insn.op_count() - 1);
+        if control.is_gpr() && rng.chance(60) && !insn.op_kinds().any(|k| k == OpKind::Memory) {
+            case.before.gpr[control.number()] = start | length << 8;
+        }
+    };
+    check_all(&family);
+}
+
+#[test]
+fn checksums() {
+    check_all(&family("checksums", |code| code.mnemonic() == M::Crc32));
+}
+
+#[test]
 fn stack() {
     let mut family = family("stack", |code| {
         !touches_system_registers(code)
@@ -354,11 +385,7 @@ fn flags() {
             let mut data = [0; DATA_BYTES];
             case.fill_memory(&mut data);
             let at = address.wrapping_sub(DATA) as usize;
-            let mut patch = Patch {
-                address,
-                length: 8,
-                bytes: [0; 16],
-            };
+            let mut patch = Patch::new(address, &[0; 8]);
             for (i, byte) in patch.bytes.iter_mut().enumerate().take(8) {
                 *byte = data.get(at + i).copied().unwrap_or(0);
             }
@@ -418,13 +445,7 @@ fn branches() {
             _ if insn.mnemonic() == M::Ret => case.before.gpr[4] + case.mode.data_base(),
             _ => return,
         };
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&target.to_le_bytes());
-        case.patches[0] = Patch {
-            address,
-            length: 8,
-            bytes,
-        };
+        case.patches[0] = Patch::new(address, &target.to_le_bytes());
     };
     check_all(&family);
 }
@@ -453,11 +474,7 @@ fn strings() {
             }
             for (patch, offset) in case.patches.iter_mut().zip([source, target]) {
                 let address = (offset & case.mode.offset_mask()) + case.mode.data_base();
-                *patch = Patch {
-                    address,
-                    length: 12,
-                    bytes: [byte; 16],
-                };
+                *patch = Patch::new(address, &[byte; 12]);
             }
         }
     };

@@ -146,6 +146,8 @@ struct Child {
     /// Registers of the child itself while a batch runs.
     own: [i64; 23],
     own_fx: [u8; FX_BYTES],
+    /// The processor has YMM registers, and the kernel's frames hold them.
+    has_avx: bool,
 }
 
 static mut CHILD: Child = Child {
@@ -153,6 +155,7 @@ static mut CHILD: Child = Child {
     running: false,
     own: [0; 23],
     own_fx: [0; FX_BYTES],
+    has_avx: false,
 };
 
 /// Selector of the 16-bit code segment in the child's LDT.
@@ -165,6 +168,14 @@ const USER_CODE32: u16 = 0x23;
 const USER_CODE64: u16 = 0x33;
 /// Linux' selector of flat user data.
 const USER_DATA: u16 = 0x2b;
+/// Where a frame's XSAVE header says which states it holds.
+const XSTATE_BV: usize = 512;
+/// The header's bit for the upper halves of YMM registers.
+const AVX_STATE: u64 = 4;
+/// Where these are.
+const YMM_HIGH: usize = 576;
+/// Their size.
+const YMM_HIGH_BYTES: usize = 256;
 /// Trap flag.
 const TF: i64 = 0x100;
 /// Flags a case may set.
@@ -236,6 +247,7 @@ unsafe fn serve(shared: *mut Shared, requests: c_int, replies: c_int) -> ! {
         }
         let child = &raw mut CHILD;
         (*child).shared = shared;
+        (*child).has_avx = is_x86_feature_detected!("avx");
         loop {
             let mut byte = 0u8;
             if libc::read(requests, (&raw mut byte).cast(), 1) != 1 {
@@ -264,7 +276,7 @@ unsafe extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, frame: *mut c_
         let child = &mut *child;
         let shared = &mut *child.shared;
         if child.running {
-            note(shared, frame);
+            note(shared, frame, child.has_avx);
             shared.current += 1;
         } else {
             child.own = frame.uc_mcontext.gregs;
@@ -272,7 +284,8 @@ unsafe extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, frame: *mut c_
             child.running = true;
         }
         if shared.current < shared.count {
-            begin(&shared.cases[shared.current], frame, &child.own);
+            let case = &shared.cases[shared.current];
+            begin(case, frame, &child.own, child.has_avx);
         } else {
             child.running = false;
             frame.uc_mcontext.gregs = child.own;
@@ -302,7 +315,7 @@ const ORDER: [c_int; 16] = [
 ];
 
 /// Prepares memory and the frame for a case.
-unsafe fn begin(case: &Case, frame: &mut libc::ucontext_t, own: &[i64; 23]) {
+unsafe fn begin(case: &Case, frame: &mut libc::ucontext_t, own: &[i64; 23], has_avx: bool) {
     // SAFETY: the pages are the child's own; an instruction lies within the code pages.
     unsafe {
         case.fill_memory(&mut *(DATA as *mut [u8; DATA_BYTES]));
@@ -312,8 +325,13 @@ unsafe fn begin(case: &Case, frame: &mut libc::ucontext_t, own: &[i64; 23]) {
         let image = case.before.fx.0.as_ptr();
         ptr::copy_nonoverlapping(image, fx, 28);
         ptr::copy_nonoverlapping(image.add(32), fx.add(32), FX_BYTES - 32);
-        // The XSAVE header: x87 and SSE are to be loaded.
-        *fx.add(512).cast::<u64>() |= 3;
+        // The XSAVE header: x87, SSE and AVX are to be loaded.
+        *fx.add(XSTATE_BV).cast::<u64>() |= 3;
+        if has_avx {
+            *fx.add(XSTATE_BV).cast::<u64>() |= AVX_STATE;
+            let high = case.before.ymm_high.as_ptr().cast::<u8>();
+            ptr::copy_nonoverlapping(high, fx.add(YMM_HIGH), YMM_HIGH_BYTES);
+        }
         let (code, data, stack) = match case.mode {
             Mode::Long => (USER_CODE64, USER_DATA, USER_DATA),
             Mode::Flat32 => (USER_CODE32, USER_DATA, USER_DATA),
@@ -334,7 +352,7 @@ unsafe fn begin(case: &Case, frame: &mut libc::ucontext_t, own: &[i64; 23]) {
 }
 
 /// Notes what a case did.
-unsafe fn note(shared: &mut Shared, frame: &mut libc::ucontext_t) {
+unsafe fn note(shared: &mut Shared, frame: &mut libc::ucontext_t, has_avx: bool) {
     let case = &shared.cases[shared.current];
     let outcome = &mut shared.outcomes[shared.current];
     let registers = &frame.uc_mcontext.gregs;
@@ -362,7 +380,17 @@ unsafe fn note(shared: &mut Shared, frame: &mut libc::ucontext_t) {
     };
     // SAFETY: as in `begin`.
     unsafe {
-        ptr::copy_nonoverlapping(fx_of(frame), outcome.after.fx.0.as_mut_ptr(), FX_BYTES);
+        let fx = fx_of(frame);
+        ptr::copy_nonoverlapping(fx, outcome.after.fx.0.as_mut_ptr(), FX_BYTES);
+        outcome.after.ymm_high = case.before.ymm_high;
+        if has_avx {
+            let high = outcome.after.ymm_high.as_mut_ptr().cast::<u8>();
+            if *fx.add(XSTATE_BV).cast::<u64>() & AVX_STATE != 0 {
+                ptr::copy_nonoverlapping(fx.add(YMM_HIGH), high, YMM_HIGH_BYTES);
+            } else {
+                outcome.after.ymm_high = [0; 16];
+            }
+        }
         outcome.memory = *(DATA as *const [u8; DATA_BYTES]);
         let code = (case.mode.code_base() + case.before.rip) as *mut u8;
         ptr::write_bytes(code, FILLER, usize::from(case.length));

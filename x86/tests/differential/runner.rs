@@ -10,6 +10,7 @@ use crate::context::{Case, Fault, Fx, Outcome, Patch};
 use crate::family::Family;
 use crate::generate::{exists_in, generate};
 use crate::guest::Guest;
+use crate::host;
 use crate::layout::{DATA, Mode};
 use crate::native::{BATCH, Native};
 use crate::rng::Rng;
@@ -47,10 +48,23 @@ pub fn check(family: &Family, mode: Mode) {
         compared: 0,
         tried: 0,
     };
-    let forms: Vec<Code> = Code::values()
+    let accepted: Vec<Code> = Code::values()
         .filter(|&code| (family.accepts)(code) && exists_in(code, mode))
         .collect();
-    assert!(!forms.is_empty(), "no instruction in {}", family.name);
+    assert!(!accepted.is_empty(), "no instruction in {}", family.name);
+    let forms: Vec<Code> = accepted
+        .iter()
+        .copied()
+        .filter(|&code| host::has(code))
+        .collect();
+    if forms.len() < accepted.len() {
+        println!(
+            "{} {mode:?}: skipped {} of {} forms, which this processor lacks",
+            family.name,
+            accepted.len() - forms.len(),
+            accepted.len()
+        );
+    }
     for code in forms {
         let mut rng = Rng::new(seed ^ (code as u64) << 32 ^ u64::from(mode.bits()) << 56);
         let before = run.tried;
@@ -225,6 +239,11 @@ fn compare(case: &Case, undefined: u64, native: &Outcome, guest: &Outcome) -> Ve
     );
     for n in 0..16 {
         differ(&|| format!("xmm{n}"), a.fx.xmm(n), b.fx.xmm(n));
+        differ(
+            &|| format!("upper half of ymm{n}"),
+            a.ymm_high[n],
+            b.ymm_high[n],
+        );
     }
     for at in (0..5).chain(24..28).chain(32..160) {
         differ(

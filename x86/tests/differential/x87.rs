@@ -24,7 +24,7 @@ fn is_x87(code: Code) -> bool {
         (Code::Fadd_m32fp as usize..=Code::Fcomip_st0_sti as usize).contains(&(code as usize));
     let absent = matches!(
         code.mnemonic(),
-        M::Fisttp | M::Fstdw | M::Fstsg | M::Frstpm | M::Feni | M::Fdisi | M::Fsetpm
+        M::Fstdw | M::Fstsg | M::Frstpm | M::Feni | M::Fdisi | M::Fsetpm
     );
     code == Code::Wait || in_range && !absent && !code.op_code().fwait()
 }
