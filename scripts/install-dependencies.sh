@@ -15,6 +15,8 @@ wanted=(
     ip:iproute2
     mount:mount
     pgrep:procps
+    redis-server:redis-server
+    pg_ctlcluster:postgresql
     shellcheck:shellcheck
 )
 

@@ -10,6 +10,7 @@
 //! when a test fails. A failure says what was awaited, what was seen instead, and the seed.
 
 pub mod chain;
+pub mod clients;
 pub mod console;
 pub mod count;
 pub mod failure;

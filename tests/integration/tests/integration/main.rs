@@ -4,6 +4,7 @@
 //! `CH_SEED` repeats random choices, `CH_FAILOVERS` sets the length of the chain of failovers.
 
 mod boot;
+mod clients;
 mod determinism;
 mod footprint;
 mod pair;
