@@ -41,7 +41,7 @@ stage_format() {
 }
 
 stage_shell() {
-    shellcheck scripts/*.sh .ci/run tests/guests/{init,load_drivers}
+    shellcheck scripts/*.sh .ci/run tests/guests/{init,load_drivers,workloads/cpu-bench}
 }
 
 stage_clippy() {

@@ -9,6 +9,7 @@
 //! Invariant: everything that is started is ended, and everything that is made is removed, also
 //! when a test fails. A failure says what was awaited, what was seen instead, and the seed.
 
+pub mod bench;
 pub mod chain;
 pub mod clients;
 pub mod console;
