@@ -250,17 +250,21 @@ impl GuestRam {
     /// Reads a little-endian u64.
     #[inline]
     pub fn read_u64(&self, address: u64) -> Result<u64> {
-        let mut bytes = [0; 8];
-        self.read(address, &mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
+        Ok(u64::from_le_bytes(self.read_array(address)?))
     }
 
     /// Reads a little-endian u32.
     #[inline]
     pub fn read_u32(&self, address: u64) -> Result<u32> {
-        let mut bytes = [0; 4];
-        self.read(address, &mut bytes)?;
-        Ok(u32::from_le_bytes(bytes))
+        Ok(u32::from_le_bytes(self.read_array(address)?))
+    }
+
+    /// One load, where `read` calls a copy of any length: page walks are made of these.
+    #[inline]
+    fn read_array<const N: usize>(&self, address: u64) -> Result<[u8; N]> {
+        let from = self.pointer(address, N)?;
+        // SAFETY: `pointer` checked the range, and bytes need no alignment.
+        Ok(unsafe { from.cast::<[u8; N]>().read() })
     }
 
     /// Runs the watches for a write that is about to happen. The range must be RAM.
