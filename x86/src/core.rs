@@ -72,6 +72,10 @@ pub mod cr4 {
     pub const OSXMMEXCPT: u64 = 1 << 10;
     /// User-mode instruction prevention.
     pub const UMIP: u64 = 1 << 11;
+    /// RDFSBASE and relatives.
+    pub const FSGSBASE: u64 = 1 << 16;
+    /// Process-context identifiers.
+    pub const PCIDE: u64 = 1 << 17;
     /// XSAVE and its relatives, and AVX.
     pub const OSXSAVE: u64 = 1 << 18;
     /// Supervisor-mode execution prevention.

@@ -21,6 +21,8 @@ pub const SEG_CS: u8 = 1;
 pub const SEG_SS: u8 = 2;
 /// DS.
 pub const SEG_DS: u8 = 3;
+/// FS.
+pub const SEG_FS: u8 = 4;
 /// GS.
 pub const SEG_GS: u8 = 5;
 /// No segment: a linear address.

@@ -11,7 +11,7 @@ use crate::softfloat::F80;
 use crate::system::debug::{DR6_CLEAR, DR7_CLEAR};
 
 /// Version of [`CpuState`]; raised with every change of its meaning.
-pub const STATE_VERSION: u32 = 3;
+pub const STATE_VERSION: u32 = 4;
 
 /// A segment register with its hidden part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,8 +140,8 @@ pub struct MsrState {
     pub mtrr_fixed: [u64; 11],
     /// Variable-range MTRRs: base and mask by turns, 8 pairs.
     pub mtrr_variable: [u64; 16],
-    /// IA32_MCG_STATUS.
-    pub mcg_status: u64,
+    /// IA32_SPEC_CTRL.
+    pub spec_ctrl: u64,
     /// IA32_BIOS_SIGN_ID: microcode revision as last signed by CPUID.
     pub bios_sign: u64,
 }
@@ -288,7 +288,7 @@ impl CpuState {
                 mtrr_default: 0,
                 mtrr_fixed: [0; 11],
                 mtrr_variable: [0; 16],
-                mcg_status: 0,
+                spec_ctrl: 0,
                 bios_sign: 0,
             },
             xmm: [0; 16],
@@ -363,7 +363,7 @@ impl CpuState {
 
     /// Refuses a state that no CPU of this kind can be in; the text names the field.
     pub fn validate(&self) -> Result<(), &'static str> {
-        use crate::core::{canonical, cr0, efer};
+        use crate::core::{canonical, cr0, cr4, efer};
         if self.version != STATE_VERSION {
             return Err("version");
         }
@@ -391,6 +391,9 @@ impl CpuState {
             || above_x87 != 0 && !self.profile.features().contains(Features::XSAVE)
         {
             return Err("xcr0");
+        }
+        if self.cr4 & cr4::PCIDE != 0 && !long {
+            return Err("cr4");
         }
         if self.mxcsr & !0xffff != 0 {
             return Err("mxcsr");

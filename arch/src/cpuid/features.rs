@@ -155,6 +155,10 @@ features! {
     /// RDPID.
     RDPID = Leaf7Ecx[22];
 
+    /// IA32_SPEC_CTRL.IBRS and IA32_PRED_CMD.IBPB.
+    IBRS = Leaf7Edx[26];
+    /// IA32_SPEC_CTRL.STIBP.
+    STIBP = Leaf7Edx[27];
     /// IA32_ARCH_CAPABILITIES.
     ARCH_CAPABILITIES = Leaf7Edx[29];
 
@@ -218,6 +222,8 @@ impl Features {
         Features::SMEP,
         Features::SMAP,
         Features::UMIP,
+        Features::IBRS,
+        Features::STIBP,
         Features::ARCH_CAPABILITIES,
         Features::LAHF_LM,
         Features::SYSCALL,

@@ -7,14 +7,14 @@ use arch::cpuid::Features;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use memory::GuestRam;
 
-use crate::core::{Core, cr0, cr4, efer};
+use crate::core::{Core, canonical, cr0, cr4, efer};
 use crate::decode::operands::{gpr, is_memory, number};
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
 use crate::op::{CodeSize, Flow, Op, Selected};
 use crate::system::debug::{DR6_CLEAR, DR6_GENERAL, DR7_CLEAR};
 
-/// CR4 bits that the CPU model has.
+/// CR4 bits that every CPU model has.
 const CR4_KNOWN: u64 = cr4::VME
     | cr4::PVI
     | cr4::TSD
@@ -28,6 +28,16 @@ const CR4_KNOWN: u64 = cr4::VME
     | cr4::UMIP
     | cr4::SMEP
     | cr4::SMAP;
+/// CR4 bits that need a feature of the model.
+const CR4_BY_FEATURE: [(u64, Features); 3] = [
+    (cr4::FSGSBASE, Features::FSGSBASE),
+    (cr4::PCIDE, Features::PCID),
+    (cr4::OSXSAVE, Features::XSAVE),
+];
+/// CR3 bit that MOV takes and does not store, with PCIDs: translations of the PCID may be kept.
+const CR3_NO_FLUSH: u64 = 1 << 63;
+/// CR3 bits that hold the PCID.
+const CR3_PCID: u64 = 0xfff;
 /// CR0 bits that can be set.
 const CR0_KNOWN: u64 = cr0::PE
     | cr0::MP
@@ -88,6 +98,10 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
             Selected::last(store_status_word)
         }
         Mnemonic::Invlpg => Selected::last(invalidate_page),
+        Mnemonic::Invpcid => {
+            op.src = gpr(register(0));
+            Selected::last(invalidate_pcid)
+        }
         _ => None,
     }
 }
@@ -140,6 +154,7 @@ fn write_cr(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     match op.dst {
         0 => core.write_cr0(env.ram, value)?,
         2 => core.cr2 = value,
+        3 if core.cr4 & cr4::PCIDE != 0 => core.write_cr3(env.ram, value & !CR3_NO_FLUSH)?,
         3 => core.write_cr3(env.ram, value)?,
         4 => core.write_cr4(env.ram, value)?,
         _ => {
@@ -190,6 +205,20 @@ fn store_status_word(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> 
 /// The TLB is always coherent, so there is nothing to invalidate.
 fn invalidate_page(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
     privileged(core)?;
+    Ok(Flow::Next)
+}
+
+/// INVPCID: its checks are all there is to do, likewise.
+fn invalidate_pcid(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    // Level 3 is virtual-8086 mode's, too, where it is #GP(0) as well.
+    privileged(core)?;
+    let kind = wide(core, op.src);
+    let descriptor = u128::from_le_bytes(core.load_bytes::<16>(env, op)?);
+    let (pcid, linear) = (descriptor as u64, (descriptor >> 64) as u64);
+    let names_pcid = kind <= 1 && core.cr4 & cr4::PCIDE == 0 && pcid & CR3_PCID != 0;
+    if kind > 3 || pcid & !CR3_PCID != 0 || names_pcid || (kind == 0 && !canonical(linear)) {
+        return core.raise(Fault::protection(0));
+    }
     Ok(Flow::Next)
 }
 
@@ -245,7 +274,7 @@ impl Core {
         let invalid = above
             || (paging && value & cr0::PE == 0)
             || (value & cr0::NW != 0 && value & cr0::CD == 0)
-            || (!paging && self.in_64bit());
+            || (!paging && (self.in_64bit() || self.cr4 & cr4::PCIDE != 0));
         if invalid {
             return self.raise(Fault::protection(0));
         }
@@ -285,13 +314,14 @@ impl Core {
     }
 
     fn write_cr4(&mut self, ram: &mut GuestRam, value: u64) -> Exec<()> {
+        let known = CR4_BY_FEATURE
+            .iter()
+            .filter(|(_, feature)| self.features.contains(*feature))
+            .fold(CR4_KNOWN, |known, (bit, _)| known | bit);
         let leaves_pae = self.long_mode() && value & cr4::PAE == 0;
-        let xsave = if self.features.contains(Features::XSAVE) {
-            cr4::OSXSAVE
-        } else {
-            0
-        };
-        if value & !(CR4_KNOWN | xsave) != 0 || leaves_pae {
+        let enters_pcid =
+            value & !self.cr4 & cr4::PCIDE != 0 && (!self.long_mode() || self.cr3 & CR3_PCID != 0);
+        if value & !known != 0 || leaves_pae || enters_pcid {
             return self.raise(Fault::protection(0));
         }
         let paging_bits = cr4::PAE | cr4::PSE | cr4::PGE | cr4::SMEP;

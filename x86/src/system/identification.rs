@@ -1,4 +1,5 @@
-//! What the guest may learn of CPU, time and chance: CPUID, RDTSC, RDTSCP, RDRAND, RDPMC.
+//! What the guest may learn of CPU, time and chance: CPUID, RDTSC, RDTSCP, RDPID, RDRAND, RDSEED,
+//! RDPMC.
 //!
 //! Invariant: every answer comes from the CPU model, from virtual time or from the seeded
 //! generator; nothing of the host shows.
@@ -13,6 +14,7 @@ use crate::env::Env;
 use crate::fault::{Exec, Fault};
 use crate::op::{CodeSize, Flow, Op, Selected};
 use crate::state::XCR0_YMM;
+use crate::system::msr::{APIC_ENABLED, IA32_APIC_BASE};
 use crate::word::Word;
 
 /// Names the handler.
@@ -22,12 +24,17 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
         Mnemonic::Rdtsc => Selected::inline(rdtsc),
         Mnemonic::Rdtscp => Selected::inline(rdtscp),
         Mnemonic::Rdpmc => Selected::inline(rdpmc),
-        Mnemonic::Rdrand => {
+        Mnemonic::Rdpid => {
+            op.dst = gpr(insn.op0_register());
+            Selected::inline(rdpid)
+        }
+        // Both take from the same generator, which never runs dry.
+        Mnemonic::Rdrand | Mnemonic::Rdseed => {
             op.dst = gpr(insn.op0_register());
             match insn.op0_register().size() {
-                2 => Selected::inline(rdrand::<u16>),
-                4 => Selected::inline(rdrand::<u32>),
-                _ => Selected::inline(rdrand::<u64>),
+                2 => Selected::inline(random::<u16>),
+                4 => Selected::inline(random::<u32>),
+                _ => Selected::inline(random::<u64>),
             }
         }
         _ => None,
@@ -36,12 +43,23 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, _: CodeSize) -> Option<Sel
 
 /// Leaf 1, ECX: CR4.OSXSAVE.
 const OSXSAVE: u32 = 1 << 27;
+/// Leaf 1, EDX: the local APIC is enabled.
+const APIC: u32 = 1 << 9;
 
-fn cpuid(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+/// The model's answer, with the bits that show the CPU's state.
+fn cpuid(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
     let (leaf, subleaf) = (core.reg::<u32>(0), core.reg::<u32>(1));
     let mut found = arch::cpuid::cpuid(core.profile, leaf, subleaf);
     match (leaf, subleaf) {
-        (1, _) if core.cr4 & cr4::OSXSAVE != 0 => found.ecx |= OSXSAVE,
+        (1, _) => {
+            if core.cr4 & cr4::OSXSAVE != 0 {
+                found.ecx |= OSXSAVE;
+            }
+            let base = env.bus.msr_read(core.progress(), IA32_APIC_BASE);
+            if base.is_none_or(|base| base & APIC_ENABLED == 0) {
+                found.edx &= !APIC;
+            }
+        }
         // What XCR0 enables determines the size of XSAVE's area.
         (0xd, 0 | 1) if core.xcr0 & XCR0_YMM != 0 && found.ebx != 0 => {
             found.ebx += arch::cpuid::XSAVE_AVX_SIZE;
@@ -85,7 +103,13 @@ fn rdpmc(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
     core.raise(Fault::protection(0))
 }
 
-fn rdrand<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+/// Outside 64-bit mode the upper half of the register is not to be seen.
+fn rdpid(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    core.set_reg::<u64>(op.dst, core.msr.tsc_aux);
+    Ok(Flow::Next)
+}
+
+fn random<T: Word>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let value = core.random();
     core.set_reg::<T>(op.dst, T::from64(value));
     // CF says that the value is good; the others are cleared.

@@ -11,6 +11,7 @@ mod interruptibility;
 mod io;
 mod msr;
 mod segment;
+mod segment_bases;
 mod segment_moves;
 mod syscall;
 mod tables;
@@ -27,6 +28,7 @@ pub(crate) fn select(insn: &Instruction, op: &mut Op, size: CodeSize) -> Option<
         .or_else(|| control::select(insn, op, size))
         .or_else(|| interruptibility::select(insn, op, size))
         .or_else(|| far::select(insn, op, size))
+        .or_else(|| segment_bases::select(insn, op, size))
         .or_else(|| syscall::select(insn, op, size))
         .or_else(|| io::select(insn, op, size))
         .or_else(|| msr::select(insn, op, size))

@@ -10,12 +10,16 @@ use iced_x86::{Instruction, Mnemonic};
 use crate::core::{Core, canonical, cr0, efer};
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
-use crate::op::{CodeSize, Flow, Op, Selected};
+use crate::op::{CodeSize, Flow, Op, SEG_FS, SEG_GS, Selected};
 
 const IA32_TSC: u32 = 0x10;
 const IA32_PLATFORM_ID: u32 = 0x17;
-const IA32_APIC_BASE: u32 = 0x1b;
+pub(super) const IA32_APIC_BASE: u32 = 0x1b;
+/// IA32_APIC_BASE bit: the local APIC is enabled.
+pub(super) const APIC_ENABLED: u64 = 1 << 11;
 const IA32_TSC_ADJUST: u32 = 0x3b;
+const IA32_SPEC_CTRL: u32 = 0x48;
+const IA32_PRED_CMD: u32 = 0x49;
 const IA32_BIOS_UPDT_TRIG: u32 = 0x79;
 const IA32_BIOS_SIGN_ID: u32 = 0x8b;
 const IA32_MTRRCAP: u32 = 0xfe;
@@ -44,6 +48,10 @@ const IA32_TSC_AUX: u32 = 0xc000_0103;
 
 /// Eight variable ranges, fixed ranges, write combining.
 const MTRR_CAPABILITIES: u64 = 8 | 1 << 8 | 1 << 10;
+/// IBRS and STIBP.
+const SPEC_CTRL_KNOWN: u64 = 1 << 0 | 1 << 1;
+/// IBPB.
+const PRED_CMD_KNOWN: u64 = 1 << 0;
 const EFER_KNOWN: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE;
 
 /// Names the handler.
@@ -96,6 +104,7 @@ impl Core {
             IA32_TSC => self.tsc(env),
             IA32_PLATFORM_ID => 0,
             IA32_TSC_ADJUST => msr.tsc_adjust,
+            IA32_SPEC_CTRL => msr.spec_ctrl,
             IA32_BIOS_SIGN_ID => msr.bios_sign,
             IA32_MTRRCAP => MTRR_CAPABILITIES,
             IA32_ARCH_CAPABILITIES => arch::cpuid::ARCH_CAPABILITIES,
@@ -130,9 +139,21 @@ impl Core {
         match index {
             IA32_TSC => {
                 let now = env.bus.tsc(self.progress());
-                self.msr.tsc_adjust = value.wrapping_sub(now);
+                self.set_tsc_adjust(env, value.wrapping_sub(now))?;
             }
-            IA32_TSC_ADJUST => msr.tsc_adjust = value,
+            IA32_TSC_ADJUST => self.set_tsc_adjust(env, value)?,
+            IA32_SPEC_CTRL => {
+                if value & !SPEC_CTRL_KNOWN != 0 {
+                    return None;
+                }
+                msr.spec_ctrl = value;
+            }
+            // Nothing is predicted.
+            IA32_PRED_CMD => {
+                if value & !PRED_CMD_KNOWN != 0 {
+                    return None;
+                }
+            }
             IA32_BIOS_UPDT_TRIG => {}
             IA32_BIOS_SIGN_ID => msr.bios_sign = value,
             IA32_SYSENTER_CS => msr.sysenter_cs = value & 0xffff_ffff,
@@ -166,8 +187,8 @@ impl Core {
                 }
                 msr.fmask = value;
             }
-            IA32_FS_BASE => self.set_base(4, canonical_value(value)?),
-            IA32_GS_BASE => self.set_base(5, canonical_value(value)?),
+            IA32_FS_BASE => self.set_segment_base(SEG_FS, canonical_value(value)?),
+            IA32_GS_BASE => self.set_segment_base(SEG_GS, canonical_value(value)?),
             IA32_KERNEL_GS_BASE => msr.kernel_gs_base = canonical_value(value)?,
             IA32_TSC_AUX => {
                 if value >> 32 != 0 {
@@ -175,14 +196,7 @@ impl Core {
                 }
                 msr.tsc_aux = value;
             }
-            IA32_TSC_DEADLINE => {
-                let deadline = if value == 0 {
-                    0
-                } else {
-                    value.wrapping_sub(msr.tsc_adjust).max(1)
-                };
-                self.write_bus_msr(env, index, deadline)?;
-            }
+            IA32_TSC_DEADLINE => self.set_tsc_deadline(env, value)?,
             IA32_APIC_BASE => self.write_bus_msr(env, index, value)?,
             _ if X2APIC.contains(&index) => self.write_bus_msr(env, index, value)?,
             _ if MTRR_VARIABLE.contains(&index) => {
@@ -216,9 +230,33 @@ impl Core {
         env.bus.msr_write(self.progress(), index, value)
     }
 
-    fn set_base(&mut self, slot: usize, base: u64) {
-        self.segments[slot].base = base;
+    /// Sets the base of FS or GS, which is canonical.
+    pub(super) fn set_segment_base(&mut self, slot: u8, base: u64) {
+        self.segments[usize::from(slot)].base = base;
         self.mode_changed();
+    }
+
+    /// Arms the timer for the guest's `deadline`, 0 disarms. The local APIC counts in TSC before
+    /// IA32_TSC_ADJUST.
+    fn set_tsc_deadline(&mut self, env: &mut Env<'_>, deadline: u64) -> Option<()> {
+        let now = env.bus.tsc(self.progress());
+        let tsc = now.wrapping_add(self.msr.tsc_adjust);
+        let deadline = match deadline {
+            0 => 0,
+            _ if deadline <= tsc => now.max(1),
+            _ => now.saturating_add(deadline - tsc),
+        };
+        self.write_bus_msr(env, IA32_TSC_DEADLINE, deadline)
+    }
+
+    /// Sets IA32_TSC_ADJUST. The timer fires when the TSC passes the deadline, so it moves along.
+    fn set_tsc_adjust(&mut self, env: &mut Env<'_>, adjust: u64) -> Option<()> {
+        let pending = self.read_msr(env, IA32_TSC_DEADLINE)?;
+        self.msr.tsc_adjust = adjust;
+        match pending {
+            0 => Some(()),
+            _ => self.set_tsc_deadline(env, pending),
+        }
     }
 
     fn write_efer(&mut self, env: &mut Env<'_>, value: u64) -> Option<()> {

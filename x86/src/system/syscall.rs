@@ -1,4 +1,4 @@
-//! SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS (SDM vol. 2; vol. 3, 6.8.7–6.8.8).
+//! SYSCALL, SYSRET, SYSENTER, SYSEXIT (SDM vol. 2; vol. 3, 6.8.7–6.8.8).
 //!
 //! Invariant: the segments they load are flat and fixed, not read from any table.
 
@@ -8,7 +8,7 @@ use crate::core::{Core, canonical, efer};
 use crate::env::Env;
 use crate::fault::{Exec, Fault};
 use crate::flags;
-use crate::op::{CodeSize, Flow, Op, SEG_CS, SEG_GS, SEG_SS, Selected};
+use crate::op::{CodeSize, Flow, Op, SEG_CS, SEG_SS, Selected};
 use crate::state::{RIGHTS_BIG, RIGHTS_GRANULAR, RIGHTS_LONG, RIGHTS_PRESENT, Segment};
 use crate::system::debug::DR6_STEP;
 
@@ -21,7 +21,6 @@ pub(crate) fn select(insn: &Instruction, _: &mut Op, _: CodeSize) -> Option<Sele
         Mnemonic::Sysenter => Selected::last(sysenter),
         Mnemonic::Sysexit => Selected::last(sysexit::<false>),
         Mnemonic::Sysexitq => Selected::last(sysexit::<true>),
-        Mnemonic::Swapgs => Selected::last(swapgs),
         _ => None,
     }
 }
@@ -136,17 +135,4 @@ fn sysexit<const LONG: bool>(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<F
     let stack = flat_stack(code.wrapping_add(8), 3);
     enter_level(core, 3, flat_code(code, 3, LONG), stack);
     Ok(Flow::Jump)
-}
-
-fn swapgs(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
-    if !core.in_64bit() {
-        return core.raise(Fault::UNDEFINED);
-    }
-    if core.cpl != 0 {
-        return core.raise(Fault::protection(0));
-    }
-    let gs = &mut core.segments[usize::from(SEG_GS)].base;
-    std::mem::swap(gs, &mut core.msr.kernel_gs_base);
-    core.mode_changed();
-    Ok(Flow::Leave)
 }

@@ -8,6 +8,7 @@
 
 mod bench;
 
+mod address_spaces;
 mod cache_bounds;
 mod code_changes;
 mod control_registers;
@@ -18,6 +19,7 @@ mod fetch;
 mod implicit_accesses;
 mod interrupts;
 mod io_ports;
+mod later_features;
 mod limits;
 mod mode_switches;
 mod msrs;

@@ -46,8 +46,6 @@ fn unknown_registers_fault() {
         0x17b,
         0x345,
         0x400,
-        0x48,
-        0x49,
         0x210,
         0x26a + 6,
     ] {
@@ -160,7 +158,63 @@ fn tsc_adjust_moves_the_tsc_and_the_deadline_is_told_without_it() {
     // A deadline that is long past is not "none".
     let mut past = write(0x6e0, 5000);
     past.state.msr.tsc_adjust = 5000;
+    // It is now: WRMSR is the first step.
+    past.state.gpr[RAX] = 5000;
     assert_eq!(past.run().bus.deadline, 1);
+}
+
+#[test]
+fn a_pending_deadline_follows_the_tsc() {
+    let arm_and_write = |index: u64, value: u64| {
+        let mut bench = Bench::long(|a| {
+            a.mov(ecx, 0x6e0)?;
+            a.mov(eax, 9000)?;
+            a.xor(edx, edx)?;
+            a.wrmsr()?;
+            a.mov(ecx, esi)?;
+            a.mov(rax, rdi)?;
+            a.mov(rdx, rdi)?;
+            a.shr(rdx, 32)?;
+            a.wrmsr()?;
+            a.mov(ecx, 0x6e0)?;
+            a.rdmsr()?;
+            a.hlt()
+        });
+        bench.state.gpr[RSI] = index;
+        bench.state.gpr[RDI] = value;
+        bench.run()
+    };
+    let outcome = arm_and_write(0x3b, 4000);
+    assert_eq!((outcome.bus.deadline, outcome.register(RAX)), (5000, 9000));
+    let outcome = arm_and_write(0x3b, 100u64.wrapping_neg());
+    assert_eq!((outcome.bus.deadline, outcome.register(RAX)), (9100, 9000));
+    // The second WRMSR is step 8, at 24 a step.
+    let outcome = arm_and_write(0x10, 8000);
+    assert_eq!(outcome.bus.deadline, 8 * 24 + 1000);
+    let outcome = arm_and_write(0x3b, 1 << 40);
+    assert_eq!(outcome.bus.deadline, 8 * 24, "past");
+    // None is pending: none is armed.
+    let mut bench = write(0x3b, 4000);
+    bench.state.msr.tsc_adjust = 1;
+    assert_eq!(bench.run().bus.deadline, 0);
+}
+
+#[test]
+fn speculation_control_has_ibrs_and_stibp() {
+    for value in 0..4 {
+        accepted(0x48, value);
+    }
+    refused(0x48, 4);
+    refused(0x48, 1 << 32);
+    let mut barrier = Bench::long(|a| {
+        a.wrmsr()?;
+        a.hlt()
+    });
+    barrier.state.gpr[RCX] = 0x49;
+    barrier.state.gpr[RAX] = 1;
+    barrier.run().halted_before(2);
+    refused(0x49, 2);
+    read(0x49).run().expect(13, Some(0), CODE);
 }
 
 #[test]
