@@ -137,9 +137,17 @@ impl GuestRam {
     }
 
     /// The mapping, for loaders that want vm-memory's traits. Whoever writes through it calls
-    /// [`GuestRam::replaced`] afterwards.
+    /// [`GuestRam::written`] or [`GuestRam::replaced`] afterwards.
     pub fn map(&self) -> &GuestMemoryMmap<()> {
         &self.map
+    }
+
+    /// Tells that `length` bytes at `address` were written through [`GuestRam::map`]. What is not
+    /// RAM is ignored.
+    pub fn written(&mut self, address: u64, length: usize) {
+        if self.contains(address, length) {
+            self.note_write(address, length);
+        }
     }
 
     /// Tells that RAM was written behind the watches' back: everything counts as dirty and touched.
@@ -228,6 +236,11 @@ impl GuestRam {
             }
             _ => Err(Error::NoRam { address, length }),
         }
+    }
+
+    /// Whether `length` bytes from `address` on are one stretch of RAM.
+    pub fn contains(&self, address: u64, length: usize) -> bool {
+        self.pointer(address, length).is_ok()
     }
 
     /// Copies RAM from `address` into `data`.
