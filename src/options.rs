@@ -41,6 +41,12 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE", requires = "kernel", help_heading = "Guest")]
     initramfs: Option<PathBuf>,
 
+    /// A disk: path=PATH,readonly=on|off,direct=on|off,id=ID,serial=SERIAL,num_queues=NUMBER,
+    /// queue_size=NUMBER; repeatable
+    #[arg(long, value_name = "DISK", num_args = 1.., action = ArgAction::Append,
+          help_heading = "Guest")]
+    disk: Vec<String>,
+
     /// Where the seed of the guest's random numbers is read: src=FILE
     #[arg(long, value_name = "RNG", help_heading = "Guest")]
     rng: Option<String>,
@@ -223,6 +229,7 @@ impl Options {
             kernel: self.kernel.clone(),
             cmdline: self.cmdline.clone(),
             initramfs: self.initramfs.clone(),
+            disks: self.disk.clone(),
             rng: self.rng.clone(),
             serial: self.serial.clone(),
             console: self.console.clone(),
@@ -260,6 +267,9 @@ impl Options {
             if value.is_some() {
                 return Err(OptionsError::NoKernel { option });
             }
+        }
+        if !self.disk.is_empty() {
+            return Err(OptionsError::NoKernel { option: "--disk" });
         }
         Ok(())
     }
@@ -342,8 +352,7 @@ mod tests {
     #[test]
     fn mistakes_are_refused() {
         for words in [
-            &["--disk", "path=/d"][..],
-            &["--cmdline", "x"],
+            &["--cmdline", "x"][..],
             &["--seccomp", "maybe"],
             &["--engine", "magic"],
             &["--code-cache-size", "1K"],

@@ -11,7 +11,7 @@ use ft::flag::Decision;
 use ft::frame::FrameReader;
 use ft::identity::Generation;
 use ft::primary::{self, Primary};
-use machine::{Output, Position};
+use machine::{Lane, Output, Position};
 
 use super::Bug;
 use super::checkers::Violation;
@@ -154,7 +154,7 @@ impl World {
         match command {
             Command::StallVcpu => self.report.stalls += 1,
             Command::RunVcpu | Command::BackupReady => {}
-            Command::OutputsReady => self.emit(p)?,
+            Command::OutputsReady(_) => self.emit(p)?,
             Command::Heartbeat(datagram) => self.send_datagram(p, &datagram),
             Command::BeginGeneration(members) => {
                 let generation = members.generation;
@@ -286,8 +286,8 @@ impl World {
                 }
             }
             None => {
-                let Some(Output::Console { through, bytes, .. }) = primary.take_output(asked_at)
-                else {
+                let output = primary.take_output(asked_at, Lane::Console);
+                let Some(Output::Console { through, bytes, .. }) = output else {
                     return Ok(());
                 };
                 process.writing = Some(Emission {

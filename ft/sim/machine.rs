@@ -80,6 +80,8 @@ impl Machine {
             Input::Anchor { virtual_time, rate } => virtual_time ^ rate,
             Input::PowerButton => 2,
             Input::Reset => unreachable!("handled above"),
+            // The toy has no such devices.
+            Input::Device { .. } => 4,
         };
         self.hash = scramble(self.hash ^ mix);
     }

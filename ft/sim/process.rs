@@ -183,8 +183,9 @@ impl Process {
                 let entry = primary
                     .append_output(now, output.clone())
                     .expect("an output is in order");
-                let Output::Console { through, .. } = &output;
-                self.entries.insert(*through, entry.seq);
+                if let Output::Console { through, .. } = &output {
+                    self.entries.insert(*through, entry.seq);
+                }
                 if bug == Some(Bug::EarlyRelease) && is_protected {
                     early.push(output);
                 }

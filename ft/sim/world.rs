@@ -237,7 +237,9 @@ impl World {
             Event::Slice => {
                 let early = process.slice(now, &mut self.prng, &mut self.history, self.bug)?;
                 for output in early {
-                    let Output::Console { through, bytes, .. } = output;
+                    let Output::Console { through, bytes, .. } = output else {
+                        continue;
+                    };
                     self.check_release(p, through)?;
                     let id = self.processes[p].id;
                     self.client.write(id, through, &bytes)?;

@@ -6,7 +6,7 @@
 //! Invariant: nothing is compared that is not of the same position; what differs is named by
 //! component (beyond the paper, whose product compared nothing).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use hypervisor::Position;
 use machine::Output;
@@ -25,6 +25,8 @@ pub(crate) struct Comparison {
     places: BTreeMap<u64, Position>,
     theirs: BTreeMap<u64, Vec<ComponentDigest>>,
     ours: BTreeMap<u64, Vec<ComponentDigest>>,
+    /// Requests of devices that this side made and the primary's log has not told of yet.
+    requests: VecDeque<OutputMark>,
     console: Vec<u8>,
     console_through: Option<u64>,
     compared: u64,
@@ -87,6 +89,10 @@ impl Comparison {
                 self.console.extend_from_slice(bytes);
                 self.console_through = Some(*through);
             }
+            Output::Device { submission, .. } => {
+                self.requests
+                    .push_back(OutputMark::of_submission(submission));
+            }
         }
     }
 
@@ -115,6 +121,30 @@ impl Comparison {
                     return differs("console output", *hash, found);
                 }
                 Ok(())
+            }
+            OutputMark::Device { id, hash, .. } => {
+                let ours = self.requests.pop_front();
+                if ours.as_ref() == Some(mark) {
+                    return Ok(());
+                }
+                let (what, expected, found) = match ours {
+                    None => ("device requests", *id, 0),
+                    Some(OutputMark::Device {
+                        id: found_id,
+                        hash: found,
+                        ..
+                    }) if found_id == *id => ("device request", *hash, found),
+                    Some(OutputMark::Device { id: found, .. }) => {
+                        ("device request number", *id, found)
+                    }
+                    Some(OutputMark::Console { .. }) => ("device requests", *id, 0),
+                };
+                Err(Mismatch {
+                    position,
+                    component: what.to_owned(),
+                    expected,
+                    found,
+                })
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The output rule: nothing leaves before the peer can make it again.
 //!
-//! Does: hold outputs with the sequence number of their log entry, and let them go, in order, when
-//! every member has acknowledged that entry. Does not: stop the guest, which runs on meanwhile; or
+//! Does: hold outputs with the sequence number of their log entry, and let them go, each lane in its
+//! order, when every member has acknowledged that entry. Does not: stop the guest, which runs on meanwhile; or
 //! emit anything.
 //!
 //! Invariant: while guarded, an output whose entry some member has not acknowledged stays; while
@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use machine::Output;
+use machine::{Lane, Output};
 
 use crate::identity::Incarnation;
 
@@ -29,7 +29,7 @@ enum Rule {
 #[derive(Debug)]
 pub struct OutputGate {
     rule: Rule,
-    queue: VecDeque<(u64, Output)>,
+    lanes: BTreeMap<Lane, VecDeque<(u64, Output)>>,
     bytes: usize,
 }
 
@@ -37,7 +37,7 @@ impl Default for OutputGate {
     fn default() -> Self {
         OutputGate {
             rule: Rule::Open,
-            queue: VecDeque::new(),
+            lanes: BTreeMap::new(),
             bytes: 0,
         }
     }
@@ -82,14 +82,23 @@ impl OutputGate {
 
     /// Adds an output. `seq` is that of its entry.
     pub fn push(&mut self, seq: u64, output: Output) {
-        debug_assert!(self.queue.back().is_none_or(|(last, _)| *last <= seq));
-        self.bytes += length(&output);
-        self.queue.push_back((seq, output));
+        self.bytes += output.length();
+        let queue = self.lanes.entry(output.lane()).or_default();
+        debug_assert!(queue.back().is_none_or(|(last, _)| *last <= seq));
+        queue.push_back((seq, output));
     }
 
-    /// Whether the first output may leave.
-    pub fn is_ready(&self) -> bool {
-        let Some((seq, _)) = self.queue.front() else {
+    /// The lanes whose first output may leave.
+    pub fn ready(&self) -> impl Iterator<Item = Lane> + '_ {
+        self.lanes
+            .keys()
+            .copied()
+            .filter(|lane| self.is_ready(*lane))
+    }
+
+    /// Whether the first output of a lane may leave.
+    pub fn is_ready(&self, lane: Lane) -> bool {
+        let Some((seq, _)) = self.lanes.get(&lane).and_then(VecDeque::front) else {
             return false;
         };
         match &self.rule {
@@ -99,25 +108,19 @@ impl OutputGate {
         }
     }
 
-    /// The next output that may leave.
-    pub fn take(&mut self) -> Option<(u64, Output)> {
-        if !self.is_ready() {
+    /// The next output of a lane, if it may leave.
+    pub fn take(&mut self, lane: Lane) -> Option<(u64, Output)> {
+        if !self.is_ready(lane) {
             return None;
         }
-        let (seq, output) = self.queue.pop_front()?;
-        self.bytes -= length(&output);
+        let (seq, output) = self.lanes.get_mut(&lane)?.pop_front()?;
+        self.bytes -= output.length();
         Some((seq, output))
     }
 
     /// Bytes that wait.
     pub fn waiting_bytes(&self) -> usize {
         self.bytes
-    }
-}
-
-fn length(output: &Output) -> usize {
-    match output {
-        Output::Console { bytes, .. } => bytes.len(),
     }
 }
 
@@ -136,7 +139,9 @@ mod tests {
     }
 
     fn taken(gate: &mut OutputGate) -> Vec<u64> {
-        std::iter::from_fn(|| gate.take()).map(|o| o.0).collect()
+        std::iter::from_fn(|| gate.take(Lane::Console))
+            .map(|o| o.0)
+            .collect()
     }
 
     const A: Incarnation = Incarnation([1; 16]);
@@ -167,10 +172,10 @@ mod tests {
     fn a_shut_gate_keeps_what_was_acknowledged() {
         let mut gate = OutputGate::default();
         gate.push(1, output(1));
-        assert!(gate.is_ready());
+        assert!(gate.is_ready(Lane::Console));
         gate.guard([A], 2);
         // Before protection began: its entry is not one of the log's.
-        assert!(gate.is_ready());
+        assert!(gate.is_ready(Lane::Console));
         gate.push(2, output(2));
         gate.acknowledged(A, 3);
         gate.shut();

@@ -20,6 +20,7 @@ fn main() {
     let read = |path: &String| Arc::new(std::fs::read(path).expect("the file can be read"));
     let mut machine = Machine::new(MachineConfig {
         memory_size: 512 << 20,
+        devices: Vec::new(),
         profile: Profile::default(),
         seed: [7; 32],
         start_time: 1_700_000_000,
@@ -38,7 +39,10 @@ fn main() {
     loop {
         let until = Position((machine.position().0 + 5_000_000).min(most));
         let exit = machine.run(until, &kick);
-        if let Some(Output::Console { bytes, .. }) = machine.take_output() {
+        for output in machine.take_outputs() {
+            let Output::Console { bytes, .. } = output else {
+                continue;
+            };
             std::io::stdout()
                 .write_all(&bytes)
                 .expect("standard output takes it");
@@ -46,7 +50,7 @@ fn main() {
         }
         match exit {
             Exit::Until if machine.position().0 >= most => break,
-            Exit::Until | Exit::Kicked => {}
+            Exit::Until | Exit::Kicked | Exit::Output => {}
             Exit::Idle {
                 deadline: Some(deadline),
             } => {

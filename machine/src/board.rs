@@ -6,6 +6,7 @@
 //! Invariant: after every access the interrupt lines at the IOAPIC are those of the devices; what
 //! is not decoded reads as all ones and swallows writes.
 
+use devices::Message;
 use devices::acpi_pm::{self, AcpiPm, Action};
 use devices::cmos::{self, Cmos};
 use devices::debug_port::{self, DebugPort};
@@ -17,16 +18,18 @@ use hypervisor::{Progress, VmOps};
 use memory::GuestRam;
 use pci::{CONFIG_PORTS, RootBus};
 use serde::{Deserialize, Serialize};
+use virtio_devices::Event;
 
 use crate::clock::Clock;
 use crate::console::Console;
+use crate::virtio::VirtioDevices;
 
 /// Bytes in the windows of APIC and IOAPIC.
 const APIC_WINDOW: u64 = 0x1000;
 
 /// What the guest asked of the machine as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Request {
+pub enum PowerRequest {
     /// Power off.
     PowerOff,
     /// Reset.
@@ -44,9 +47,10 @@ pub struct Board {
     pub(crate) i8042: I8042,
     pub(crate) debug: DebugPort,
     pub(crate) pci: RootBus,
+    pub(crate) virtio: VirtioDevices,
     pub(crate) console: Console,
     /// What the last step asked for; the next step does it.
-    pub(crate) request: Option<Request>,
+    pub(crate) request: Option<PowerRequest>,
 }
 
 impl Board {
@@ -75,6 +79,22 @@ impl Board {
         self.drive_lines();
     }
 
+    /// The world says something to a virtio device.
+    pub(crate) fn device_event(&mut self, ram: &mut GuestRam, device: u8, event: &Event) {
+        self.virtio.event(ram, device, event);
+        self.deliver_messages();
+    }
+
+    /// Delivers what virtio devices have raised.
+    fn deliver_messages(&mut self) {
+        for raised in self.virtio.messages.drain(..) {
+            // What is no interrupt message is a write that reaches nothing.
+            if let Some(message) = Message::from_msi(raised.address, raised.data) {
+                self.lapic.receive(message);
+            }
+        }
+    }
+
     /// The power button is pressed.
     pub(crate) fn power_button(&mut self) {
         self.acpi.press_power_button();
@@ -91,6 +111,7 @@ impl Board {
         self.i8042 = I8042::new();
         self.debug = DebugPort::new();
         self.pci = RootBus::new();
+        self.virtio.power_up();
         self.request = None;
         self.drive_lines();
     }
@@ -135,7 +156,7 @@ impl Board {
             cmos::INDEX | cmos::DATA => self.cmos.write(port, value, now),
             i8042::DATA | i8042::PORT_B | i8042::COMMAND => {
                 let resets = self.i8042.write(port, value);
-                self.request = resets.then_some(Request::Reset).or(self.request);
+                self.request = resets.then_some(PowerRequest::Reset).or(self.request);
             }
             debug_port::POST | debug_port::CONSOLE => {
                 // The debug console has no one on its other end.
@@ -144,8 +165,8 @@ impl Board {
             acpi_pm::SLEEP..=0x60f => {
                 if let Some(action) = self.acpi.write(port, value) {
                     self.request = Some(match action {
-                        Action::PowerOff => Request::PowerOff,
-                        Action::Reset => Request::Reset,
+                        Action::PowerOff => PowerRequest::PowerOff,
+                        Action::Reset => PowerRequest::Reset,
                     });
                 }
             }
@@ -161,11 +182,12 @@ impl Board {
 }
 
 impl VmOps for Board {
-    fn io_read(&mut self, _: &mut GuestRam, at: Progress, port: u16, size: u8) -> u32 {
+    fn io_read(&mut self, ram: &mut GuestRam, at: Progress, port: u16, size: u8) -> u32 {
         let mut bytes = [0xff; 4];
         let data = &mut bytes[..usize::from(size.min(4))];
         if CONFIG_PORTS.contains(&port) {
-            self.pci.port_read(port, data);
+            self.pci
+                .port_read(&mut self.virtio.functions(ram), port, data);
         } else {
             let now = self.now(at);
             for (port, byte) in (port..=u16::MAX).zip(data.iter_mut()) {
@@ -176,11 +198,13 @@ impl VmOps for Board {
         u32::from_le_bytes(bytes)
     }
 
-    fn io_write(&mut self, _: &mut GuestRam, at: Progress, port: u16, size: u8, value: u32) {
+    fn io_write(&mut self, ram: &mut GuestRam, at: Progress, port: u16, size: u8, value: u32) {
         let bytes = value.to_le_bytes();
         let data = &bytes[..usize::from(size.min(4))];
         if CONFIG_PORTS.contains(&port) {
-            self.pci.port_write(port, data);
+            self.pci
+                .port_write(&mut self.virtio.functions(ram), port, data);
+            self.deliver_messages();
         } else {
             let now = self.now(at);
             for (port, byte) in (port..=u16::MAX).zip(data.iter()) {
@@ -190,7 +214,7 @@ impl VmOps for Board {
         }
     }
 
-    fn mmio_read(&mut self, _: &mut GuestRam, at: Progress, address: u64, size: u8) -> u64 {
+    fn mmio_read(&mut self, ram: &mut GuestRam, at: Progress, address: u64, size: u8) -> u64 {
         let now = self.now(at);
         let mut bytes = [0xff; 8];
         let data = &mut bytes[..usize::from(size.min(8))];
@@ -202,7 +226,10 @@ impl VmOps for Board {
         } else {
             let offset = address.wrapping_sub(arch::layout::ECAM_START);
             if offset < arch::layout::ECAM_LENGTH {
-                self.pci.ecam_read(offset, data);
+                self.pci
+                    .ecam_read(&mut self.virtio.functions(ram), offset, data);
+            } else {
+                self.virtio.read(address, data);
             }
             None
         };
@@ -218,7 +245,7 @@ impl VmOps for Board {
         u64::from_le_bytes(bytes)
     }
 
-    fn mmio_write(&mut self, _: &mut GuestRam, at: Progress, address: u64, size: u8, value: u64) {
+    fn mmio_write(&mut self, ram: &mut GuestRam, at: Progress, address: u64, size: u8, value: u64) {
         let now = self.now(at);
         let bytes = value.to_le_bytes();
         let whole_dword = size >= 4 && address & 3 == 0;
@@ -235,10 +262,14 @@ impl VmOps for Board {
             }
         } else {
             let offset = address.wrapping_sub(arch::layout::ECAM_START);
+            let data = &bytes[..usize::from(size.min(8))];
             if offset < arch::layout::ECAM_LENGTH {
                 self.pci
-                    .ecam_write(offset, &bytes[..usize::from(size.min(8))]);
+                    .ecam_write(&mut self.virtio.functions(ram), offset, data);
+            } else {
+                self.virtio.write(ram, address, data);
             }
+            self.deliver_messages();
         }
     }
 

@@ -19,8 +19,8 @@ use crate::state::{BootPayload, MachineState};
 pub const SWEEP_PAGES: u64 = 2048;
 
 /// Names of the components, in the order of [`Digest::components`].
-pub const COMPONENTS: [&str; 15] = [
-    "cpu", "clock", "lapic", "ioapic", "serial", "cmos", "acpi", "i8042", "debug", "pci",
+pub const COMPONENTS: [&str; 16] = [
+    "cpu", "clock", "lapic", "ioapic", "serial", "cmos", "acpi", "i8042", "debug", "pci", "virtio",
     "console", "machine", "payload", "memory", "position",
 ];
 
@@ -28,7 +28,7 @@ pub const COMPONENTS: [&str; 15] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
     /// In the order of [`COMPONENTS`].
-    pub components: [u64; 15],
+    pub components: [u64; 16],
 }
 
 impl Digest {
@@ -74,6 +74,7 @@ pub(crate) fn of_state(state: &MachineState, payload: u64, memory: u64) -> Diges
         i8042,
         debug,
         pci,
+        virtio,
         console,
         request,
         powered_off,
@@ -92,6 +93,7 @@ pub(crate) fn of_state(state: &MachineState, payload: u64, memory: u64) -> Diges
             hash(i8042),
             hash(debug),
             hash(pci),
+            hash(virtio),
             hash(console),
             hash(&(version, memory_size, request, powered_off, sweep_page)),
             payload,

@@ -6,6 +6,7 @@
 //! inputs at the same positions make the same machine.
 
 use hypervisor::Position;
+use virtio_devices::{Event, Submission};
 
 /// Something from the outside world, applied at a boundary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,22 @@ pub enum Input {
     PowerButton,
     /// Somebody asked for a reset (`vm.reboot`).
     Reset,
+    /// The world says something to a virtio device.
+    Device {
+        /// The device's number on the PCI bus; one that there is not is ignored.
+        device: u8,
+        /// What it says.
+        event: Event,
+    },
+}
+
+/// To whom an output goes. Outputs of one lane leave in order; lanes do not wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lane {
+    /// To the console.
+    Console,
+    /// To the backend of the virtio device of this number.
+    Device(u8),
 }
 
 /// Something that leaves the machine.
@@ -42,4 +59,29 @@ pub enum Output {
         /// The bytes.
         bytes: Vec<u8>,
     },
+    /// A virtio device asks something of the world.
+    Device {
+        /// The boundary after the step that asked, or the one at which an input made it ask.
+        position: Position,
+        /// What is asked.
+        submission: Submission,
+    },
+}
+
+impl Output {
+    /// To whom it goes.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Output::Console { .. } => Lane::Console,
+            Output::Device { submission, .. } => Lane::Device(submission.device),
+        }
+    }
+
+    /// Bytes that it holds.
+    pub fn length(&self) -> usize {
+        match self {
+            Output::Console { bytes, .. } => bytes.len(),
+            Output::Device { submission, .. } => submission.request.data_length(),
+        }
+    }
 }

@@ -13,14 +13,16 @@ mod digest;
 mod input;
 mod machine;
 mod state;
+mod virtio;
 
 pub use arch::cpuid::{Profile, UnknownProfile};
-pub use board::Request;
+pub use board::PowerRequest;
 pub use clock::{Clock, RATE_INITIAL, RATE_MAX, RATE_MIN, RATE_ONE};
 pub use console::Console;
 pub use digest::{COMPONENTS, Digest, SWEEP_PAGES, digest_of_state};
 pub use hypervisor::Position;
-pub use input::{Input, Output};
+pub use input::{Input, Lane, Output};
 pub use machine::{CreateError, Exit, Machine, MachineConfig};
 pub use memory::{GuestRam, PAGE_SIZE};
 pub use state::{BootPayload, MachineState, STATE_VERSION, StateError};
+pub use virtio_devices::{DeviceSpec, Event, Extent, Outcome, Request, Submission, block};

@@ -22,13 +22,15 @@ use hypervisor::{CpuState, Exit as VcpuExit, Limits, Position, SoftwareVcpu, Vcp
 use memory::GuestRam;
 use pci::RootBus;
 use thiserror::Error;
+use virtio_devices::{DeviceSpec, Submission};
 
-use crate::board::{Board, Request};
+use crate::board::{Board, PowerRequest};
 use crate::clock::Clock;
 use crate::console::Console;
 use crate::digest::{self, Digest, RamDigest};
 use crate::input::{Input, Output};
 use crate::state::{BootPayload, MachineState, STATE_VERSION, StateError};
+use crate::virtio::VirtioDevices;
 
 /// What a new machine is made of.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct MachineConfig {
     pub memory_size: u64,
     /// The CPU model.
     pub profile: Profile,
+    /// Virtio devices, in the order of their numbers on the bus, from 1 on; at most 31.
+    pub devices: Vec<DeviceSpec>,
     /// Seed of the guest's random numbers.
     pub seed: [u8; 32],
     /// Seconds since 1970 (UTC) that the CMOS clock shows at virtual time zero.
@@ -66,6 +70,8 @@ pub enum Exit {
     Until,
     /// Somebody kicked.
     Kicked,
+    /// A device asked something of the world: [`Machine::take_outputs`] has it.
+    Output,
     /// The CPU waits for an interrupt: nothing will happen before this virtual time (ns), or ever
     /// without an input.
     Idle {
@@ -112,6 +118,7 @@ impl Machine {
             i8042: I8042::new(),
             debug: DebugPort::new(),
             pci: RootBus::new(),
+            virtio: VirtioDevices::new(ram.size(), &config.devices),
             console: Console::new(),
             request: None,
         };
@@ -147,6 +154,7 @@ impl Machine {
             i8042,
             debug,
             pci,
+            virtio,
             console,
             request,
             powered_off,
@@ -180,6 +188,7 @@ impl Machine {
             i8042: I8042::restore(&i8042)?,
             debug: DebugPort::restore(&debug),
             pci: RootBus::restore(&pci)?,
+            virtio: VirtioDevices::restore(ram.size(), &virtio)?,
             console,
             request,
         };
@@ -227,6 +236,7 @@ impl Machine {
             i8042: self.board.i8042.save(),
             debug: self.board.debug.save(),
             pci: self.board.pci.save(),
+            virtio: self.board.virtio.save(),
             console: self.board.console.clone(),
             request: self.board.request,
             powered_off: self.powered_off,
@@ -293,7 +303,10 @@ impl Machine {
                 self.taken = self.taken.max(self.board.console.emitted);
             }
             Input::PowerButton => self.board.power_button(),
-            Input::Reset => self.board.request = Some(Request::Reset),
+            Input::Device { device, event } => {
+                self.board.device_event(&mut self.ram, *device, event);
+            }
+            Input::Reset => self.board.request = Some(PowerRequest::Reset),
         }
     }
 
@@ -308,12 +321,12 @@ impl Machine {
                 return Exit::Until;
             }
             match self.board.request.take() {
-                Some(Request::PowerOff) => {
+                Some(PowerRequest::PowerOff) => {
                     self.vcpu.count_step();
                     self.powered_off = true;
                     return Exit::PoweredOff;
                 }
-                Some(Request::Reset) => {
+                Some(PowerRequest::Reset) => {
                     self.reset();
                     return Exit::Reset;
                 }
@@ -334,9 +347,12 @@ impl Machine {
                 interrupt: self.board.lapic.pending_interrupt().is_some(),
             };
             match self.vcpu.run(&mut self.ram, &mut self.board, limits, kick) {
+                VcpuExit::Bus if !self.board.virtio.submissions.is_empty() => {
+                    return Exit::Output;
+                }
                 VcpuExit::Limit | VcpuExit::Bus => {}
                 VcpuExit::Kicked => return Exit::Kicked,
-                VcpuExit::Shutdown => self.board.request = Some(Request::Reset),
+                VcpuExit::Shutdown => self.board.request = Some(PowerRequest::Reset),
                 VcpuExit::Halted => {
                     let here = self.vcpu.progress();
                     let due = deadline.is_some_and(|time| time <= self.board.clock.now(here.units));
@@ -372,19 +388,33 @@ impl Machine {
         self.board.reset();
     }
 
-    /// What the guest wrote to its console since the last call, as an output at this boundary.
-    pub fn take_output(&mut self) -> Option<Output> {
+    /// Requests of devices that were submitted and have not ended, in the order of submission.
+    /// Whoever goes live carries them out again before anything new.
+    pub fn in_flight(&self) -> Vec<Submission> {
+        self.board.virtio.in_flight()
+    }
+
+    /// What leaves at this boundary: what devices asked since the last call, and what the guest
+    /// wrote to its console. To be called whenever [`Machine::run`] has returned, and after inputs.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        let position = self.position();
+        let submissions = self.board.virtio.submissions.drain(..);
+        let mut outputs: Vec<Output> = submissions
+            .map(|submission| Output::Device {
+                position,
+                submission,
+            })
+            .collect();
         let through = self.board.console.written;
-        if through == self.taken {
-            return None;
+        if through > self.taken {
+            outputs.push(Output::Console {
+                position,
+                through,
+                bytes: self.board.console.since(self.taken),
+            });
+            self.taken = through;
         }
-        let bytes = self.board.console.since(self.taken);
-        self.taken = through;
-        Some(Output::Console {
-            position: self.position(),
-            through,
-            bytes,
-        })
+        outputs
     }
 
     /// The digest at this boundary. Taking one moves the sweep, so it is itself something that both

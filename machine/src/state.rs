@@ -19,8 +19,9 @@ use hypervisor::CpuState;
 use pci::BusState;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use virtio_devices::TransportState;
 
-use crate::board::Request;
+use crate::board::PowerRequest;
 use crate::clock::Clock;
 use crate::console::Console;
 
@@ -82,10 +83,12 @@ pub struct MachineState {
     pub debug: DebugPortState,
     /// PCI root bus.
     pub pci: BusState,
+    /// Virtio devices, in the order of their numbers on the bus.
+    pub virtio: Vec<TransportState>,
     /// Console bytes on their way out.
     pub console: Console,
     /// What the guest asked of the machine in the last step; the next step does it.
-    pub request: Option<Request>,
+    pub request: Option<PowerRequest>,
     /// The guest powered the machine off.
     pub powered_off: bool,
     /// Next page of the digest's sweep through RAM.
@@ -139,6 +142,15 @@ impl From<pci::InvalidState> for StateError {
     fn from(invalid: pci::InvalidState) -> Self {
         StateError::Impossible {
             component: "pci",
+            reason: invalid.reason.to_string(),
+        }
+    }
+}
+
+impl From<virtio_devices::InvalidState> for StateError {
+    fn from(invalid: virtio_devices::InvalidState) -> Self {
+        StateError::Impossible {
+            component: "virtio",
             reason: invalid.reason.to_string(),
         }
     }

@@ -53,8 +53,10 @@ fn play(
         while log.peek().is_some_and(|(position, _)| *position == here) {
             machine.apply(&log.next().expect("peeked").1);
         }
-        if let Some(Output::Console { bytes, .. }) = machine.take_output() {
-            console.extend(bytes);
+        for output in machine.take_outputs() {
+            if let Output::Console { bytes, .. } = output {
+                console.extend(bytes);
+            }
         }
         if here.is_multiple_of(grain) && here > 0 {
             digests.push(machine.digest());

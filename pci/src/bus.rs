@@ -1,11 +1,12 @@
 //! Bus 0, and the two mechanisms that reach its functions (PCI Local Bus Specification 3.0, section
 //! 3.2.2.3; PCI Express Base Specification, section 7.2.2).
 //!
-//! Does: hold the address register at 0xCF8, find the function, split accesses at dwords.
-//! Does not: know what a function is for.
+//! Does: hold the address register at 0xCF8, the host bridge, find the function, split accesses at
+//! dwords. Does not: hold the other functions, or know what they are for: whoever does is
+//! [`Functions`].
 //!
-//! Invariant: both mechanisms reach the same registers; only the address register is the bus's own
-//! state.
+//! Invariant: both mechanisms reach the same registers; only the address register and the host
+//! bridge are the bus's own state.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,9 @@ use crate::host_bridge::HostBridge;
 
 /// The I/O ports of the address register (four) and the data register (four).
 pub const CONFIG_PORTS: std::ops::RangeInclusive<u16> = 0xCF8..=0xCFF;
+
+/// Devices on the bus, the host bridge (device 0) included.
+pub const DEVICES: u8 = 32;
 
 const ADDRESS: u16 = 0xCF8;
 const DATA: u16 = 0xCFC;
@@ -26,7 +30,31 @@ const ADDRESS_WRITABLE: u32 = 0x80FF_FFFC;
 /// Bus, device and function in ECAM's order: bits 8 to 15, 3 to 7 and 0 to 2.
 type Bdf = u32;
 
-/// Address register and functions, as plain data.
+/// The functions of the bus beside the host bridge: function 0 of each device that there is.
+/// Offsets are below 256; an access lies within one dword.
+pub trait Functions {
+    /// Whether there is a device of this number (1 to 31).
+    fn has(&self, device: u8) -> bool;
+
+    /// Reads configuration bytes of a device that there is. That may have side effects.
+    fn read_config(&mut self, device: u8, offset: usize, data: &mut [u8]);
+
+    /// Writes configuration bytes of a device that there is.
+    fn write_config(&mut self, device: u8, offset: usize, data: &[u8]);
+}
+
+/// No functions.
+impl Functions for () {
+    fn has(&self, _: u8) -> bool {
+        false
+    }
+
+    fn read_config(&mut self, _: u8, _: usize, _: &mut [u8]) {}
+
+    fn write_config(&mut self, _: u8, _: usize, _: &[u8]) {}
+}
+
+/// Address register and host bridge, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BusState {
     /// The address register.
@@ -40,6 +68,13 @@ pub struct BusState {
 pub struct RootBus {
     address: u32,
     host_bridge: HostBridge,
+}
+
+/// What an access reaches.
+enum Target {
+    HostBridge,
+    Device(u8),
+    Nothing,
 }
 
 impl RootBus {
@@ -82,9 +117,9 @@ impl RootBus {
     }
 
     /// Reads I/O ports from `port` on, which is one of [`CONFIG_PORTS`].
-    pub fn port_read(&self, port: u16, data: &mut [u8]) {
+    pub fn port_read(&self, functions: &mut dyn Functions, port: u16, data: &mut [u8]) {
         match self.data_access(port) {
-            Some((bdf, offset)) => self.read(bdf, offset, data),
+            Some((bdf, offset)) => self.read(functions, bdf, offset, data),
             // The address register is a dword, and answers to nothing less.
             None if port == ADDRESS && data.len() == 4 => {
                 data.copy_from_slice(&self.address.to_le_bytes());
@@ -94,9 +129,9 @@ impl RootBus {
     }
 
     /// Writes I/O ports from `port` on, which is one of [`CONFIG_PORTS`].
-    pub fn port_write(&mut self, port: u16, data: &[u8]) {
+    pub fn port_write(&mut self, functions: &mut dyn Functions, port: u16, data: &[u8]) {
         match (self.data_access(port), <[u8; 4]>::try_from(data)) {
-            (Some((bdf, offset)), _) => self.write(bdf, offset, data),
+            (Some((bdf, offset)), _) => self.write(functions, bdf, offset, data),
             (None, Ok(dword)) if port == ADDRESS => {
                 self.address = u32::from_le_bytes(dword) & ADDRESS_WRITABLE;
             }
@@ -105,17 +140,17 @@ impl RootBus {
     }
 
     /// Reads at `offset` from the start of the ECAM.
-    pub fn ecam_read(&self, offset: u64, data: &mut [u8]) {
+    pub fn ecam_read(&self, functions: &mut dyn Functions, offset: u64, data: &mut [u8]) {
         match u32::try_from(offset >> 12) {
-            Ok(bdf) => self.read(bdf, offset as usize & 0xFFF, data),
+            Ok(bdf) => self.read(functions, bdf, offset as usize & 0xFFF, data),
             Err(_) => data.fill(0xFF),
         }
     }
 
     /// Writes at `offset` from the start of the ECAM.
-    pub fn ecam_write(&mut self, offset: u64, data: &[u8]) {
+    pub fn ecam_write(&mut self, functions: &mut dyn Functions, offset: u64, data: &[u8]) {
         if let Ok(bdf) = u32::try_from(offset >> 12) {
-            self.write(bdf, offset as usize & 0xFFF, data);
+            self.write(functions, bdf, offset as usize & 0xFFF, data);
         }
     }
 
@@ -129,40 +164,37 @@ impl RootBus {
         Some(((self.address >> 8) & 0xFFFF, register + usize::from(byte)))
     }
 
-    fn function(&self, bdf: Bdf) -> Option<&dyn Function> {
-        match bdf {
-            0 => Some(&self.host_bridge),
-            _ => None,
-        }
-    }
-
-    fn function_mut(&mut self, bdf: Bdf) -> Option<&mut dyn Function> {
-        match bdf {
-            0 => Some(&mut self.host_bridge),
-            _ => None,
-        }
-    }
-
-    fn read(&self, bdf: Bdf, offset: usize, data: &mut [u8]) {
+    fn read(&self, functions: &mut dyn Functions, bdf: Bdf, offset: usize, data: &mut [u8]) {
         data.fill(0xFF);
-        let Some(function) = self.function(bdf) else {
-            return;
-        };
         let within = within_dword(offset, data.len());
-        if offset < LENGTH {
-            function.read_config(offset, &mut data[..within]);
-        } else {
-            data[..within].fill(0);
+        let data = &mut data[..within];
+        match target(functions, bdf) {
+            Target::Nothing => {}
+            _ if offset >= LENGTH => data.fill(0),
+            Target::HostBridge => self.host_bridge.read_config(offset, data),
+            Target::Device(device) => functions.read_config(device, offset, data),
         }
     }
 
-    fn write(&mut self, bdf: Bdf, offset: usize, data: &[u8]) {
-        let within = within_dword(offset, data.len());
-        if let Some(function) = self.function_mut(bdf)
-            && offset < LENGTH
-        {
-            function.write_config(offset, &data[..within]);
+    fn write(&mut self, functions: &mut dyn Functions, bdf: Bdf, offset: usize, data: &[u8]) {
+        if offset >= LENGTH {
+            return;
         }
+        let data = &data[..within_dword(offset, data.len())];
+        match target(functions, bdf) {
+            Target::Nothing => {}
+            Target::HostBridge => self.host_bridge.write_config(offset, data),
+            Target::Device(device) => functions.write_config(device, offset, data),
+        }
+    }
+}
+
+fn target(functions: &dyn Functions, bdf: Bdf) -> Target {
+    match u8::try_from(bdf >> 3) {
+        _ if bdf & 7 != 0 => Target::Nothing,
+        Ok(0) => Target::HostBridge,
+        Ok(device) if device < DEVICES && functions.has(device) => Target::Device(device),
+        _ => Target::Nothing,
     }
 }
 
@@ -177,18 +209,18 @@ mod tests {
     use super::*;
 
     fn select(bus: &mut RootBus, address: u32) {
-        bus.port_write(ADDRESS, &address.to_le_bytes());
+        bus.port_write(&mut (), ADDRESS, &address.to_le_bytes());
     }
 
     fn port_dword(bus: &RootBus, port: u16) -> u32 {
         let mut data = [0; 4];
-        bus.port_read(port, &mut data);
+        bus.port_read(&mut (), port, &mut data);
         u32::from_le_bytes(data)
     }
 
     fn ecam_dword(bus: &RootBus, offset: u64) -> u32 {
         let mut data = [0; 4];
-        bus.ecam_read(offset, &mut data);
+        bus.ecam_read(&mut (), offset, &mut data);
         u32::from_le_bytes(data)
     }
 
@@ -201,18 +233,18 @@ mod tests {
         select(&mut bus, 0x8000_0008);
         assert_eq!(port_dword(&bus, DATA), 0x0600_0000);
         let mut class = [0];
-        bus.port_read(DATA + 3, &mut class);
+        bus.port_read(&mut (), DATA + 3, &mut class);
         assert_eq!(class, [6]);
     }
 
     #[test]
     fn linux_finds_the_port_mechanism() {
         let mut bus = RootBus::new();
-        bus.port_write(0xCFB, &[1]);
+        bus.port_write(&mut (), 0xCFB, &[1]);
         select(&mut bus, 0x8000_0000);
         assert_eq!(port_dword(&bus, ADDRESS), 0x8000_0000);
         let mut byte = [0];
-        bus.port_read(0xCF9, &mut byte);
+        bus.port_read(&mut (), 0xCF9, &mut byte);
         assert_eq!(byte, [0xFF], "no reset control register");
     }
 
@@ -221,7 +253,7 @@ mod tests {
         let mut bus = RootBus::new();
         select(&mut bus, 0);
         assert_eq!(port_dword(&bus, DATA), u32::MAX);
-        bus.port_write(DATA, &[0; 4]);
+        bus.port_write(&mut (), DATA, &[0; 4]);
     }
 
     #[test]
@@ -230,20 +262,20 @@ mod tests {
         for address in [0x8000_0100, 0x8000_0800, 0x8001_0000, 0x80FF_FF00] {
             select(&mut bus, address);
             assert_eq!(port_dword(&bus, DATA), u32::MAX, "{address:#x}");
-            bus.port_write(DATA, &[0; 4]);
+            bus.port_write(&mut (), DATA, &[0; 4]);
         }
         assert_eq!(ecam_dword(&bus, 0x1000), u32::MAX);
         assert_eq!(ecam_dword(&bus, 0xFFFF_FFFF_FFFF_F000), u32::MAX);
-        bus.ecam_write(u64::MAX, &[0; 8]);
+        bus.ecam_write(&mut (), u64::MAX, &[0; 8]);
     }
 
     #[test]
     fn writes_go_to_the_same_registers() {
         let mut bus = RootBus::new();
         select(&mut bus, 0x8000_0004);
-        bus.port_write(DATA, &[0x06, 0x04]);
+        bus.port_write(&mut (), DATA, &[0x06, 0x04]);
         assert_eq!(ecam_dword(&bus, 4), 0x0000_0406);
-        bus.ecam_write(0, &[0; 4]);
+        bus.ecam_write(&mut (), 0, &[0; 4]);
         assert_eq!(ecam_dword(&bus, 0), 0x0D57_8086);
     }
 
@@ -257,7 +289,7 @@ mod tests {
     fn an_access_ends_with_its_dword() {
         let bus = RootBus::new();
         let mut data = [0; 4];
-        bus.ecam_read(2, &mut data);
+        bus.ecam_read(&mut (), 2, &mut data);
         assert_eq!(data, [0x57, 0x0D, 0xFF, 0xFF]);
     }
 
@@ -265,7 +297,7 @@ mod tests {
     fn states_round_trip_and_impossible_ones_are_refused() {
         let mut bus = RootBus::new();
         select(&mut bus, u32::MAX);
-        bus.ecam_write(4, &[0xFF; 4]);
+        bus.ecam_write(&mut (), 4, &[0xFF; 4]);
         let state = bus.save();
         assert_eq!(state.address, 0x80FF_FFFC);
         assert_eq!(RootBus::restore(&state).unwrap().save(), state);

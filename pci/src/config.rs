@@ -67,6 +67,12 @@ impl ConfigSpace {
         self.writable[offset..offset + N].copy_from_slice(&writable);
     }
 
+    /// The little-endian number of `N` bytes at `offset`. Panics beyond the end.
+    pub fn number<const N: usize>(&self, offset: usize) -> u64 {
+        let bytes = self.bytes[offset..offset + N].iter().rev();
+        bytes.fold(0, |value, byte| value << 8 | u64::from(*byte))
+    }
+
     /// The state. Which bits are writable follows from what the function is.
     pub fn save(&self) -> ConfigState {
         let ConfigSpace { bytes, writable: _ } = self;

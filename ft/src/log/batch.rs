@@ -219,7 +219,7 @@ const _: () = assert!(
 
 #[cfg(test)]
 mod tests {
-    use machine::Input;
+    use machine::{Event, Input, Outcome};
 
     use super::*;
     use crate::frame::FrameReader;
@@ -256,8 +256,28 @@ mod tests {
             Body::Input(Input::ConsoleEmitted { through: 300 }),
             Body::Input(Input::PowerButton),
             Body::Input(Input::Reset),
+            Body::Input(Input::Device {
+                device: 1,
+                event: Event::Data {
+                    id: 200,
+                    offset: 4096,
+                    bytes: vec![9, 8],
+                },
+            }),
+            Body::Input(Input::Device {
+                device: 1,
+                event: Event::Completed {
+                    id: 200,
+                    outcome: Outcome::Failed,
+                },
+            }),
             Body::Output(OutputMark::Console {
                 through: 301,
+                hash: 0x0102_0304_0506_0708,
+            }),
+            Body::Output(OutputMark::Device {
+                device: 2,
+                id: 300,
                 hash: 0x0102_0304_0506_0708,
             }),
             Body::DigestHere { id: 9 },
@@ -293,7 +313,7 @@ mod tests {
         #[rustfmt::skip]
         let golden = [
             // Frame: marker and version, kind, length, checksum.
-            0xf1, 0x01, 0x4c, 0xbf, 0x7b, 0x3e, 0x22,
+            0xf1, 0x01, 0x69, 0x0f, 0x98, 0x7e, 0x8e,
             // First sequence number.
             0xe8, 0x07,
             // Watermark.
@@ -307,8 +327,13 @@ mod tests {
             // Power button, reset.
             0x04, 0x01,
             0x05, 0x01,
+            // Device data, device completed.
+            0x06, 0x01, 0x01, 0xc8, 0x01, 0x80, 0x20, 0x02, 9, 8,
+            0x07, 0x01, 0x01, 0xc8, 0x01, 1,
             // Console output.
             0x40, 0x01, 0xad, 0x02, 8, 7, 6, 5, 4, 3, 2, 1,
+            // Device output.
+            0x41, 0x01, 0x02, 0xac, 0x02, 8, 7, 6, 5, 4, 3, 2, 1,
             // Digest here, digest value.
             0x60, 0x01, 0x09,
             0x61, 0x01, 0x09, 0x01, 0x03, b'c', b'p', b'u', 5, 0, 0, 0, 0, 0, 0, 0,

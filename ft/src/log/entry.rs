@@ -8,8 +8,8 @@
 //! guest's power-off (paper §3.1).
 
 use hypervisor::Position;
-use machine::{Input, Output};
-use xxhash_rust::xxh3::xxh3_64;
+use machine::{Event, Input, Outcome, Output, Submission};
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use crate::codec::{DecodeError, Decoder, put_bytes, put_number};
 
@@ -66,6 +66,29 @@ pub enum OutputMark {
         /// `hash_of` the bytes since the previous such entry.
         hash: u64,
     },
+    /// A virtio device asked something.
+    Device {
+        /// The device's number on the PCI bus.
+        device: u8,
+        /// The request's id.
+        id: u64,
+        /// Hash of what is asked.
+        hash: u64,
+    },
+}
+
+impl OutputMark {
+    /// The mark of a device's request.
+    pub fn of_submission(submission: &Submission) -> OutputMark {
+        let mut hasher = Xxh3Default::new();
+        let mut feed = |bytes: &[u8]| hasher.update(bytes);
+        submission.request.identify(&mut feed);
+        OutputMark::Device {
+            device: submission.device,
+            id: submission.id,
+            hash: hasher.digest(),
+        }
+    }
 }
 
 impl OutputMark {
@@ -83,6 +106,10 @@ impl OutputMark {
                     hash: hash_of(bytes),
                 },
             ),
+            Output::Device {
+                position,
+                submission,
+            } => (*position, OutputMark::of_submission(submission)),
         }
     }
 }
@@ -131,7 +158,10 @@ const SERIAL_INPUT: u8 = 0x02;
 const CONSOLE_EMITTED: u8 = 0x03;
 const POWER_BUTTON: u8 = 0x04;
 const RESET: u8 = 0x05;
+const DEVICE_DATA: u8 = 0x06;
+const DEVICE_COMPLETED: u8 = 0x07;
 const CONSOLE_OUTPUT: u8 = 0x40;
+const DEVICE_OUTPUT: u8 = 0x41;
 const DIGEST_HERE: u8 = 0x60;
 const DIGEST_VALUE: u8 = 0x61;
 const PAUSE: u8 = 0x70;
@@ -149,7 +179,12 @@ impl Body {
             Body::Input(Input::ConsoleEmitted { .. }) => CONSOLE_EMITTED,
             Body::Input(Input::PowerButton) => POWER_BUTTON,
             Body::Input(Input::Reset) => RESET,
+            Body::Input(Input::Device { event, .. }) => match event {
+                Event::Data { .. } => DEVICE_DATA,
+                Event::Completed { .. } => DEVICE_COMPLETED,
+            },
             Body::Output(OutputMark::Console { .. }) => CONSOLE_OUTPUT,
+            Body::Output(OutputMark::Device { .. }) => DEVICE_OUTPUT,
             Body::DigestHere { .. } => DIGEST_HERE,
             Body::DigestValue { .. } => DIGEST_VALUE,
             Body::Control(Control::Pause) => PAUSE,
@@ -173,6 +208,15 @@ impl Body {
             Body::Input(Input::ConsoleEmitted { through }) => put_number(out, *through),
             Body::Output(OutputMark::Console { through, hash }) => {
                 put_number(out, *through);
+                out.extend_from_slice(&hash.to_le_bytes());
+            }
+            Body::Input(Input::Device { device, event }) => {
+                out.push(*device);
+                encode_event(event, out);
+            }
+            Body::Output(OutputMark::Device { device, id, hash }) => {
+                out.push(*device);
+                put_number(out, *id);
                 out.extend_from_slice(&hash.to_le_bytes());
             }
             Body::DigestHere { id } => put_number(out, *id),
@@ -203,6 +247,15 @@ impl Body {
             }),
             POWER_BUTTON => Body::Input(Input::PowerButton),
             RESET => Body::Input(Input::Reset),
+            DEVICE_DATA | DEVICE_COMPLETED => Body::Input(Input::Device {
+                device: from.byte("device number")?,
+                event: decode_event(tag, from)?,
+            }),
+            DEVICE_OUTPUT => Body::Output(OutputMark::Device {
+                device: from.byte("device number")?,
+                id: from.number("request id")?,
+                hash: from.fixed_u64("request hash")?,
+            }),
             CONSOLE_OUTPUT => Body::Output(OutputMark::Console {
                 through: from.number("console count")?,
                 hash: from.fixed_u64("console hash")?,
@@ -240,12 +293,53 @@ impl Entry {
         size_of::<Entry>()
             + match &self.body {
                 Body::Input(Input::SerialInput(bytes)) => bytes.len(),
+                Body::Input(Input::Device { event, .. }) => match event {
+                    Event::Data { bytes, .. } => bytes.len(),
+                    Event::Completed { .. } => 0,
+                },
                 Body::DigestValue { components, .. } => {
                     components.len() * (size_of::<ComponentDigest>() + 16)
                 }
                 _ => 0,
             }
     }
+}
+
+fn encode_event(event: &Event, out: &mut Vec<u8>) {
+    match event {
+        Event::Data { id, offset, bytes } => {
+            put_number(out, *id);
+            put_number(out, u64::from(*offset));
+            put_bytes(out, bytes);
+        }
+        Event::Completed { id, outcome } => {
+            put_number(out, *id);
+            out.push(match outcome {
+                Outcome::Done => 0,
+                Outcome::Failed => 1,
+                Outcome::Unsupported => 2,
+            });
+        }
+    }
+}
+
+fn decode_event(tag: u8, from: &mut Decoder<'_>) -> Result<Event, DecodeError> {
+    let id = from.number("request id")?;
+    if tag == DEVICE_DATA {
+        return Ok(Event::Data {
+            id,
+            offset: from.length(u32::MAX as usize, "data offset")? as u32,
+            bytes: from.bytes(MAX_ENTRY_BYTES, "device data")?.to_vec(),
+        });
+    }
+    let what = "outcome";
+    let outcome = match from.byte(what)? {
+        0 => Outcome::Done,
+        1 => Outcome::Failed,
+        2 => Outcome::Unsupported,
+        tag => return Err(DecodeError::UnknownTag { what, tag }),
+    };
+    Ok(Event::Completed { id, outcome })
 }
 
 pub(crate) fn encode_components(components: &[ComponentDigest], out: &mut Vec<u8>) {

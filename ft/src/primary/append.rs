@@ -8,7 +8,7 @@
 //! leaves (paper §2.2).
 
 use hypervisor::Position;
-use machine::Output;
+use machine::{Lane, Output};
 
 use super::{AppendError, Phase, Primary};
 use crate::Tick;
@@ -56,13 +56,18 @@ impl Primary {
 
     /// Appends the entry of an output, and takes the output into the gate.
     pub fn append_output(&mut self, now: Tick, output: Output) -> Result<Entry, AppendError> {
+        let entry = self.append_held_output(now, output)?;
+        // An output waits: at once.
+        self.flush();
+        self.settle(now);
+        Ok(entry)
+    }
+
+    /// Like [`Primary::append_output`], with another one coming at once: `flush` after the last.
+    pub fn append_held_output(&mut self, now: Tick, output: Output) -> Result<Entry, AppendError> {
         let (position, mark) = OutputMark::of(&output);
         let entry = self.append(now, position, Body::Output(mark))?;
         self.gate.push(entry.seq, output);
-        if let (Phase::Protected { .. }, Some(session)) = (&self.phase, &mut self.session) {
-            // An output waits: at once.
-            session.flush();
-        }
         self.settle(now);
         Ok(entry)
     }
@@ -82,11 +87,12 @@ impl Primary {
         self.settle(now);
     }
 
-    /// The next output that may leave now. To be asked immediately before each one is emitted.
-    pub fn take_output(&mut self, now: Tick) -> Option<Output> {
+    /// The next output of a lane, if it may leave now. To be asked immediately before each one is
+    /// emitted.
+    pub fn take_output(&mut self, now: Tick, lane: Lane) -> Option<Output> {
         let output = self
-            .may_release(now)
-            .then(|| self.gate.take())
+            .is_fresh(now)
+            .then(|| self.gate.take(lane))
             .flatten()
             .map(|(_, output)| output);
         self.settle(now);
@@ -104,11 +110,7 @@ impl Primary {
         !self.stalled
     }
 
-    pub(super) fn may_release(&self, now: Tick) -> bool {
-        self.is_fresh(now) && self.gate.is_ready()
-    }
-
-    fn is_fresh(&self, now: Tick) -> bool {
+    pub(super) fn is_fresh(&self, now: Tick) -> bool {
         match (&self.phase, &self.session) {
             (Phase::Protected { .. }, Some(session)) => session.freshness.is_fresh(now),
             _ => true,

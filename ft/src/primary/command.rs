@@ -6,6 +6,7 @@
 //! (paper §2.3).
 
 use hypervisor::Position;
+use machine::Lane;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -40,8 +41,8 @@ pub enum Command {
     StallVcpu,
     /// Let it run.
     RunVcpu,
-    /// `take_output` has something. Said once: take until there is nothing more.
-    OutputsReady,
+    /// `take_output` has something of this lane. Said once: take until there is nothing more.
+    OutputsReady(Lane),
     /// Send this datagram to the peer.
     Heartbeat([u8; HEARTBEAT_BYTES]),
     /// The peer introduced itself. `Arbiter::begin` this, then call `on_generation_begun`.

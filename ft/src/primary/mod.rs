@@ -26,9 +26,10 @@ mod session;
 
 pub use command::{AppendError, Command, LossReason, Pairing, Status, WrongPhase};
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use hypervisor::Position;
+use machine::Lane;
 
 use self::session::Session;
 use crate::Tick;
@@ -98,8 +99,8 @@ pub struct Primary {
     /// The entry that says that the VM ended.
     ending: Option<u64>,
     stalled: bool,
-    /// `OutputsReady` was said, and there is still something.
-    announced: bool,
+    /// Lanes of which `OutputsReady` was said, and there is still something.
+    announced: BTreeSet<Lane>,
     commands: VecDeque<Command>,
 }
 
@@ -116,7 +117,7 @@ impl Primary {
             gate: OutputGate::default(),
             ending: None,
             stalled: false,
-            announced: false,
+            announced: BTreeSet::new(),
             commands: VecDeque::new(),
         }
     }
@@ -178,13 +179,19 @@ impl Primary {
 
     /// Brings commands in line with the state: stalls, outputs, pings.
     fn settle(&mut self, now: Tick) {
-        let may_release = self.may_release(now);
-        if may_release && !self.announced {
-            self.commands.push_back(Command::OutputsReady);
+        let is_fresh = self.is_fresh(now);
+        let ready: BTreeSet<Lane> = self.gate.ready().collect();
+        let has_ready = !ready.is_empty();
+        if is_fresh {
+            for lane in ready.difference(&self.announced) {
+                self.commands.push_back(Command::OutputsReady(*lane));
+            }
+            self.announced = ready;
+        } else {
+            self.announced.clear();
         }
-        self.announced = may_release;
-        if !may_release
-            && self.gate.is_ready()
+        if !is_fresh
+            && has_ready
             && let Some(session) = &mut self.session
             && let Some(echo) = session.freshness.ping(now)
         {

@@ -239,7 +239,7 @@ proptest! {
         let mut fresh = Pair::new(Settings::default(), offer());
         fresh.primary.on_bytes(pair.now, &bytes);
         let acked = pair.primary.status(pair.now).acked;
-        prop_assert!(acked == 1 || pair.primary.take_output(pair.now).is_none());
+        prop_assert!(acked == 1 || pair.primary.take_output(pair.now, machine::Lane::Console).is_none());
     }
 
     /// A whole conversation with one byte changed: a typed error or a lost message, no panic.

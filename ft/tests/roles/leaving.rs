@@ -181,7 +181,10 @@ fn a_backup_that_does_not_take_over_leaves_the_vm_where_it_was() {
         let mut pair = handed_over();
         let out = output(150, 3, "hi\n");
         pair.primary.resume_output(pair.now, out.clone());
-        assert_eq!(pair.primary.take_output(pair.now), None);
+        assert_eq!(
+            pair.primary.take_output(pair.now, machine::Lane::Console),
+            None
+        );
         assert!(!pair.primary.may_emit(pair.now));
         if is_silent {
             pair.now = pair.primary.deadline().unwrap();
@@ -196,7 +199,10 @@ fn a_backup_that_does_not_take_over_leaves_the_vm_where_it_was() {
         let alone = primary::Command::Unprotected(LossReason::NotTakenOver);
         assert!(said.contains(&alone), "{said:?}");
         assert!(said.contains(&primary::Command::RunVcpu), "{said:?}");
-        assert_eq!(pair.primary.take_output(pair.now), Some(out));
+        assert_eq!(
+            pair.primary.take_output(pair.now, machine::Lane::Console),
+            Some(out)
+        );
         // And the backup, should it ask now, halts.
         assert_eq!(pair.backup.replay(Position(150)), Ok(Replay::Wait));
         let to = Decision::Won { by: A };
@@ -349,7 +355,11 @@ fn the_rest_of_an_output_leaves_only_while_its_beginning_might() {
         .append_output(pair.now, output(120, 3, "hi\n"))
         .unwrap();
     pair.exchange();
-    assert!(pair.primary.take_output(pair.now).is_some());
+    assert!(
+        pair.primary
+            .take_output(pair.now, machine::Lane::Console)
+            .is_some()
+    );
     assert!(pair.primary.may_emit(pair.now));
     // A freeze that is longer than the backup's patience.
     assert!(!pair.primary.may_emit(pair.now + 1500 * MS));

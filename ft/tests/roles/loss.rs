@@ -30,11 +30,17 @@ fn without_a_backup_the_primary_asks_before_it_goes_on() {
     assert!(!pair.primary.may_run());
     // The link comes back with the acknowledgement: too late.
     pair.primary.on_bytes(pair.now, &late);
-    assert_eq!(pair.primary.take_output(pair.now), None);
+    assert_eq!(
+        pair.primary.take_output(pair.now, machine::Lane::Console),
+        None
+    );
     // No answer: wait, ask again.
     pair.primary.on_answer(pair.now, G, Answer::Unreachable);
     assert_eq!(pair.primary_said(), []);
-    assert_eq!(pair.primary.take_output(pair.now), None);
+    assert_eq!(
+        pair.primary.take_output(pair.now, machine::Lane::Console),
+        None
+    );
     pair.now = pair.primary.deadline().unwrap();
     pair.primary.on_tick(pair.now);
     assert_eq!(pair.primary_said(), [a_claims()]);
@@ -42,7 +48,11 @@ fn without_a_backup_the_primary_asks_before_it_goes_on() {
     let said = pair.primary_said();
     let gone = primary::Command::Unprotected(LossReason::Disconnected);
     assert!(said.contains(&gone) && said.contains(&primary::Command::RunVcpu));
-    assert!(pair.primary.take_output(pair.now).is_some());
+    assert!(
+        pair.primary
+            .take_output(pair.now, machine::Lane::Console)
+            .is_some()
+    );
     assert_eq!(pair.primary.status(pair.now).phase, "unprotected");
 }
 
@@ -58,7 +68,10 @@ fn who_lost_the_flag_halts_and_lets_nothing_out() {
     pair.primary
         .on_answer(pair.now, G, Answer::Lost { to: to.clone() });
     assert!(pair.primary_said().contains(&primary::Command::Halt(to)));
-    assert_eq!(pair.primary.take_output(pair.now), None);
+    assert_eq!(
+        pair.primary.take_output(pair.now, machine::Lane::Console),
+        None
+    );
     assert!(!pair.primary.may_run());
     pair.primary
         .append(pair.now, Position(130), Body::Watermark)

@@ -12,21 +12,30 @@ fn outputs_leave_when_their_entry_is_acknowledged_and_not_before() {
     let mut pair = Pair::protected();
     let out = output(120, 3, "hi\n");
     pair.primary.append_output(pair.now, out.clone()).unwrap();
-    assert_eq!(pair.primary.take_output(pair.now), None);
+    assert_eq!(
+        pair.primary.take_output(pair.now, machine::Lane::Console),
+        None
+    );
     // At once, because an output waits.
     let bytes = pair.sent_by_primary();
     assert!(!bytes.is_empty());
     pair.backup.on_bytes(pair.now, &bytes);
-    assert_eq!(pair.primary.take_output(pair.now), None);
+    assert_eq!(
+        pair.primary.take_output(pair.now, machine::Lane::Console),
+        None
+    );
     // Acknowledged on receipt: nothing was executed.
     let ack = pair.sent_by_backup();
     pair.primary.on_bytes(pair.now, &ack);
     assert_eq!(
         pair.primary_said(),
-        [primary::Command::OutputsReady],
+        [primary::Command::OutputsReady(machine::Lane::Console)],
         "said once"
     );
-    assert_eq!(pair.primary.take_output(pair.now), Some(out.clone()));
+    assert_eq!(
+        pair.primary.take_output(pair.now, machine::Lane::Console),
+        Some(out.clone())
+    );
     assert_eq!(
         pair.backup.replay(Position(100)),
         Ok(Replay::RunTo(Position(120)))
@@ -48,13 +57,20 @@ fn an_old_acknowledgement_lets_nothing_out() {
     // The primary is frozen for longer than the backup waits.
     pair.now += 1500 * MS;
     pair.primary.on_bytes(pair.now, &ack);
-    assert_eq!(pair.primary.take_output(pair.now), None);
+    assert_eq!(
+        pair.primary.take_output(pair.now, machine::Lane::Console),
+        None
+    );
     // It asks, and the backup, which happens to be patient, answers.
     let ping = pair.sent_by_primary();
     pair.backup.on_bytes(pair.now, &ping);
     let answer = pair.sent_by_backup();
     pair.primary.on_bytes(pair.now, &answer);
-    assert!(pair.primary.take_output(pair.now).is_some());
+    assert!(
+        pair.primary
+            .take_output(pair.now, machine::Lane::Console)
+            .is_some()
+    );
 }
 
 #[test]
@@ -71,6 +87,9 @@ fn an_acknowledgement_of_what_was_not_sent_is_refused() {
     })
     .encode(&mut bytes);
     pair.primary.on_bytes(pair.now, &bytes);
-    assert_eq!(pair.primary.take_output(pair.now), None);
+    assert_eq!(
+        pair.primary.take_output(pair.now, machine::Lane::Console),
+        None
+    );
     assert!(pair.primary_said().contains(&a_claims()));
 }

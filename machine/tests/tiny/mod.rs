@@ -53,6 +53,7 @@ pub fn kernel(code: &[u8]) -> Vec<u8> {
 pub fn machine(code: &[u8]) -> Machine {
     Machine::new(MachineConfig {
         memory_size: 32 << 20,
+        devices: Vec::new(),
         profile: Profile::default(),
         seed: [3; 32],
         start_time: 1_700_000_000,
@@ -165,7 +166,7 @@ pub fn run_to(machine: &mut Machine, target: Position) -> bool {
                 deadline: Some(deadline),
             } => machine.idle_jump(deadline),
             Exit::Idle { deadline: None } => panic!("the guest waits for ever"),
-            Exit::Kicked | Exit::Reset => {}
+            Exit::Kicked | Exit::Output | Exit::Reset => {}
         }
     }
 }

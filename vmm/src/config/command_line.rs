@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use super::VmConfig;
 use super::console::ConsoleConfig;
 use super::cpus::CpusConfig;
+use super::disk::DiskConfig;
 use super::error::ConfigError;
 use super::ft::FtConfig;
 use super::memory::MemoryConfig;
@@ -29,6 +30,8 @@ pub struct VmParams {
     pub cmdline: Option<String>,
     /// `--initramfs`
     pub initramfs: Option<PathBuf>,
+    /// `--disk`
+    pub disks: Vec<String>,
     /// `--rng`
     pub rng: Option<String>,
     /// `--serial`
@@ -37,6 +40,18 @@ pub struct VmParams {
     pub console: Option<String>,
     /// `--ft`
     pub ft: Option<String>,
+}
+
+/// One of each text; absent if there is none.
+fn all<T>(
+    texts: &[String],
+    parse: impl Fn(&str) -> Result<T, ConfigError>,
+) -> Result<Option<Vec<T>>, ConfigError> {
+    let all: Vec<T> = texts
+        .iter()
+        .map(|text| parse(text))
+        .collect::<Result<_, _>>()?;
+    Ok((!all.is_empty()).then_some(all))
 }
 
 impl VmParams {
@@ -86,6 +101,7 @@ impl VmParams {
             console: console
                 .transpose()?
                 .unwrap_or_else(ConsoleConfig::console_default),
+            disks: all(&self.disks, DiskConfig::parse)?,
             ft: self.ft.as_deref().map(FtConfig::parse).transpose()?,
             others: Default::default(),
         };
@@ -120,6 +136,7 @@ mod tests {
             kernel: Some("/k".into()),
             cmdline: Some("console=ttyS0 root=/dev/ram0".into()),
             initramfs: Some("/i".into()),
+            disks: vec!["path=/d".into(), "path=/e,readonly=on".into()],
             rng: Some("src=/dev/zero".into()),
             serial: Some("tty".into()),
             console: Some("off".into()),
@@ -128,6 +145,7 @@ mod tests {
         let config = params.to_config().unwrap();
         assert_eq!(config.memory.size, 256 << 20);
         assert_eq!(config.serial.mode, ConsoleMode::Tty);
+        assert!(config.disks.unwrap()[1].readonly);
         assert_eq!(config.rng.src, PathBuf::from("/dev/zero"));
         let payload = config.payload.unwrap();
         assert_eq!(

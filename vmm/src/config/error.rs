@@ -121,6 +121,51 @@ pub enum ConfigError {
         /// "serial" or "console".
         which: &'static str,
     },
+    /// A disk without an image.
+    #[error("a disk needs an image: give path=PATH")]
+    DiskWithoutPath,
+    /// Queues that no disk has.
+    #[error(
+        "a disk with {queues} queues of {size} entries cannot be: give 1 to {} queues, and a power \
+         of two from 4 to {} as their size",
+        machine::block::QUEUES_MAX,
+        machine::block::QUEUE_SIZE_MAX
+    )]
+    DiskQueues {
+        /// Queues.
+        queues: u16,
+        /// Entries of each.
+        size: u16,
+    },
+    /// A serial number that does not fit.
+    #[error(
+        "the disk's serial number '{serial}' is too long; at most {} bytes fit",
+        machine::block::SERIAL_LENGTH
+    )]
+    DiskSerial {
+        /// What was given.
+        serial: String,
+    },
+    /// More devices than the bus has room for.
+    #[error("{count} devices are asked for; the PCI bus has room for {max}")]
+    TooManyDevices {
+        /// How many were asked for.
+        count: usize,
+        /// How many fit.
+        max: usize,
+    },
+    /// Two devices with one name.
+    #[error("two devices have the id '{id}'; give each its own")]
+    DuplicateId {
+        /// The name.
+        id: String,
+    },
+    /// A name that is this program's own.
+    #[error("the id '{id}' cannot be given: names beginning with '__' are for built-in devices")]
+    ReservedId {
+        /// The name.
+        id: String,
+    },
     /// A VM's id is not what ids look like.
     #[error("'{text}' is no VM id; it takes 32 hexadecimal digits, with or without dashes")]
     VmId {

@@ -11,6 +11,8 @@ mod address;
 mod command_line;
 mod console;
 mod cpus;
+mod devices;
+mod disk;
 mod error;
 mod ft;
 mod memory;
@@ -26,6 +28,8 @@ pub use address::{Lease, TcpAddress};
 pub use command_line::VmParams;
 pub use console::{ConsoleConfig, ConsoleMode};
 pub use cpus::{CpuTopology, CpusConfig};
+pub use devices::{Place, Planned};
+pub use disk::{DiskConfig, ImageType};
 pub use error::ConfigError;
 pub use ft::{
     DETECTION_TIMEOUT_MS_DEFAULT, FtConfig, FtEnableConfig, FtOverrideConfig, FtReceiveConfig, VmId,
@@ -49,6 +53,9 @@ pub struct VmConfig {
     /// Where the guest's random numbers come from.
     #[serde(default)]
     pub rng: RngConfig,
+    /// Disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disks: Option<Vec<DiskConfig>>,
     /// The serial port, a 16550 at 0x3f8.
     #[serde(default = "ConsoleConfig::serial_default")]
     pub serial: ConsoleConfig,
@@ -80,6 +87,10 @@ impl VmConfig {
             .as_ref()
             .ok_or(ConfigError::NoPayload)?
             .validate()?;
+        for disk in self.disks.iter().flatten() {
+            disk.validate()?;
+        }
+        self.validate_devices()?;
         self.serial.validate_serial()?;
         self.console.validate_console()
     }
@@ -145,14 +156,15 @@ mod tests {
     fn unknown_fields_are_ignored_and_known_devices_are_not() {
         let mut json = minimal();
         json["colour"] = serde_json::json!("blue");
-        json["disks"] = serde_json::json!([]);
         json["net"] = serde_json::Value::Null;
         json["watchdog"] = serde_json::json!(false);
         read(&json).unwrap();
         json["disks"] = serde_json::json!([{ "path": "/disk.img" }]);
+        read(&json).unwrap();
+        json["pmem"] = serde_json::json!([{ "file": "/pmem.img" }]);
         let error = read(&json).unwrap_err();
         assert!(
-            matches!(&error, ConfigError::Unsupported { what } if what == "disks"),
+            matches!(&error, ConfigError::Unsupported { what } if what == "pmem"),
             "{error}"
         );
     }

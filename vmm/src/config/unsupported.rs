@@ -12,11 +12,10 @@ use serde_json::Value;
 use super::error::ConfigError;
 
 /// The parts by their JSON names.
-const PARTS: [&str; 24] = [
+const PARTS: [&str; 23] = [
     "balloon",
     "debug_console",
     "devices",
-    "disks",
     "fs",
     "gdb",
     "generic_vhost_user",

@@ -290,6 +290,7 @@ mod tests {
     fn machine() -> Machine {
         Machine::new(MachineConfig {
             memory_size: 32 << 20,
+            devices: Vec::new(),
             profile: Profile::default(),
             seed: [1; 32],
             start_time: 0,

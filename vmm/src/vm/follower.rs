@@ -87,7 +87,7 @@ pub fn run_to(machine: &mut Machine, until: Position, kick: &AtomicBool) -> Resu
     loop {
         match machine.run(until, kick) {
             Exit::Until | Exit::Kicked => return Ok(()),
-            Exit::Reset => {}
+            Exit::Output | Exit::Reset => {}
             Exit::Idle {
                 deadline: Some(deadline),
             } => machine.idle_jump(deadline),
@@ -207,17 +207,27 @@ impl Follower {
         let result = run_to(&mut self.machine, until, self.parts.inbox.kick());
         let elapsed = clock::monotonic_ns() - began;
         self.slice.took(self.machine.position().0 - from.0, elapsed);
-        if let Some(output) = self.machine.take_output() {
-            lock(&self.role).own_output(&output);
-        }
+        self.report_outputs();
         if let Err(stuck) = result {
             lock(&self.role).replay_failed(stuck.component());
         }
     }
 
+    /// What this side's machine lets out goes nowhere, and is compared with the primary's.
+    fn report_outputs(&mut self) {
+        let outputs = self.machine.take_outputs();
+        if !outputs.is_empty() {
+            let mut role = lock(&self.role);
+            outputs.iter().for_each(|output| role.own_output(output));
+        }
+    }
+
     fn apply(&mut self, entry: Entry) {
         match entry.body {
-            Body::Input(input) => self.machine.apply(&input),
+            Body::Input(input) => {
+                self.machine.apply(&input);
+                self.report_outputs();
+            }
             Body::DigestHere { id } => {
                 let components = digests::components(&self.machine.digest());
                 lock(&self.role).own_digest(id, components);

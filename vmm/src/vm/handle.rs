@@ -13,21 +13,21 @@ use std::thread;
 use ft::Settings;
 use ft::identity::Incarnation;
 use ft::primary::Primary;
-use machine::{Machine, MachineConfig, Position};
+use machine::{DeviceSpec, Machine, MachineConfig, Position};
 
+use super::backends::{Around, Backends};
+use super::bells::Bells;
 use super::board::{Board, Part};
 use super::inbox::Inbox;
 use super::journal::Journal;
 use super::listener::ListenerThread;
 use super::live::Beginning;
-use super::outlet::{History, Outlet};
 use super::parts::Parts;
 use super::primary_role::{PrimaryRole, Surroundings, lock};
 use super::recorder::Recorder;
-use super::{payload, vcpu_thread};
+use super::{backends, payload, vcpu_thread};
 use crate::config::{FtReceiveConfig, VmConfig};
 use crate::control::{Command, Event, EventSender, Ticket, Vm, VmError};
-use crate::host::bell::Bell;
 use crate::host::{clock, random};
 use crate::machine_factory::MachineOptions;
 use crate::status::{VmState, VmStatus};
@@ -56,7 +56,8 @@ impl MachineHandle {
             None => random::bytes().map_err(host("make a random id"))?,
         };
         let vm = ft::identity::VmId(vm);
-        let mut machine = new_machine(config, options)?;
+        let (devices, images) = backends::prepare(config)?;
+        let mut machine = new_machine(config, devices, options)?;
         let recorder = options
             .record
             .as_ref()
@@ -66,19 +67,22 @@ impl MachineHandle {
             })
             .transpose()?;
 
-        let (inbox, bell) = (Arc::new(Inbox::default()), Arc::new(Bell::default()));
+        let (inbox, bells) = (Arc::new(Inbox::default()), Arc::new(Bells::default()));
         let us = Incarnation(random::bytes().map_err(host("make a random id"))?);
         let around = Surroundings {
             vm,
             us,
             inbox: Arc::clone(&inbox),
-            console: Arc::clone(&bell),
+            bells: Arc::clone(&bells),
         };
         let role = PrimaryRole::new(Primary::new(Settings::default(), 0, Position(0)), around);
         let board = Board::new(Part::Primary(Arc::clone(&role)), config.memory.size);
-        let target = Outlet::target(&config.serial, History::Begins)?;
-        let outlet = Outlet::open(&config.serial, target, &role, &inbox, &bell, 0)
-            .map_err(host("connect the serial port"))?;
+        let around = Around {
+            role: Arc::clone(&role),
+            inbox: Arc::clone(&inbox),
+            bells,
+        };
+        let backends = Backends::start(config, Some(images), &around, 0)?;
         let now = clock::monotonic_ns();
         let journal = Journal::new(Arc::clone(&role), recorder, now, Position(0));
         let parts = Parts::new(options.clone(), us, inbox, events, board);
@@ -87,7 +91,7 @@ impl MachineHandle {
             config: Box::new(config.clone()),
             role,
             journal,
-            outlet,
+            backends,
             state: VmState::Created,
             shutdown: None,
         };
@@ -119,7 +123,11 @@ impl MachineHandle {
 }
 
 /// A machine at position 0.
-fn new_machine(config: &VmConfig, options: &MachineOptions) -> Result<Machine, VmError> {
+fn new_machine(
+    config: &VmConfig,
+    devices: Vec<DeviceSpec>,
+    options: &MachineOptions,
+) -> Result<Machine, VmError> {
     let payload = config
         .payload
         .as_ref()
@@ -133,6 +141,7 @@ fn new_machine(config: &VmConfig, options: &MachineOptions) -> Result<Machine, V
     Machine::new(MachineConfig {
         memory_size: config.memory.size,
         profile: config.cpus.profile,
+        devices,
         seed,
         start_time: clock::time_of_day_ns() / 1_000_000_000,
         payload: payload::read(payload)?,

@@ -12,11 +12,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use machine::Outcome;
+
 use super::backup_role::ReceivedClone;
 use crate::control::{Command, Ticket};
 
 /// So many typed bytes may wait before the typist does.
 const TYPED_MAX: usize = 4096;
+
+/// A request of a device that has ended.
+#[derive(Debug)]
+pub struct Completion {
+    /// The device's number.
+    pub device: u8,
+    /// The request.
+    pub id: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it brings.
+    pub data: Vec<u8>,
+}
 
 /// What the vCPU thread takes at a boundary.
 #[derive(Debug, Default)]
@@ -33,6 +48,7 @@ pub struct Mail {
 struct Contents {
     mail: Mail,
     typed: VecDeque<u8>,
+    completions: VecDeque<Completion>,
     /// Console bytes known to be emitted.
     emitted: u64,
     /// Something has changed since the vCPU thread last looked.
@@ -108,6 +124,13 @@ impl Inbox {
         self.changed.notify_all();
     }
 
+    /// A request of a device has ended.
+    pub fn completed(&self, completion: Completion) {
+        let mut contents = self.lock();
+        contents.completions.push_back(completion);
+        self.tell(contents);
+    }
+
     /// A clone is here.
     pub fn cloned(&self, clone: Box<ReceivedClone>) {
         let mut contents = self.lock();
@@ -166,6 +189,11 @@ impl Inbox {
         drop(contents);
         self.changed.notify_all();
         bytes
+    }
+
+    /// Takes the requests that have ended, in the order of their ends.
+    pub fn completions(&self) -> VecDeque<Completion> {
+        std::mem::take(&mut self.lock().completions)
     }
 
     /// The count of console bytes known to be emitted.

@@ -10,7 +10,7 @@
 
 use ft::log::{Body, Control, EndReason, Entry};
 use ft::primary::AppendError;
-use machine::{Input, Machine, Output, Position};
+use machine::{Input, Machine, Position};
 
 use super::digests;
 use super::primary_role::{SharedPrimary, lock};
@@ -59,10 +59,16 @@ impl Journal {
         Ok(entry.seq)
     }
 
-    /// Appends an output's entry and gives the output to the gate.
-    pub fn output(&mut self, now: u64, output: Output) -> Result<(), AppendError> {
-        let entry = lock(&self.role).append_output(now, output)?;
-        self.record(now, &entry);
+    /// Appends entries for what the machine lets out at this boundary, and gives that to the gate.
+    pub fn outputs(&mut self, now: u64, machine: &mut Machine) -> Result<(), AppendError> {
+        let outputs = machine.take_outputs();
+        if outputs.is_empty() {
+            return Ok(());
+        }
+        let entries = lock(&self.role).append_outputs(now, outputs)?;
+        for entry in &entries {
+            self.record(now, entry);
+        }
         Ok(())
     }
 
@@ -73,8 +79,13 @@ impl Journal {
         machine: &mut Machine,
         input: Input,
     ) -> Result<u64, AppendError> {
-        let seq = self.append(now, machine.position(), Body::Input(input.clone()))?;
-        machine.apply(&input);
+        let body = Body::Input(input);
+        let seq = self.append(now, machine.position(), body.clone())?;
+        if let Body::Input(input) = &body {
+            machine.apply(input);
+        }
+        // A device may ask for more at once.
+        self.outputs(now, machine)?;
         Ok(seq)
     }
 

@@ -18,11 +18,12 @@ use ft::primary::AppendError;
 use machine::{Exit, Input, Machine, Position};
 use thiserror::Error;
 
+use super::backends::Backends;
 use super::brake;
 use super::clone_out::{CloneSender, Progress};
 use super::digests;
+use super::inbox::Completion;
 use super::journal::Journal;
-use super::outlet::Outlet;
 use super::pacing::{Pacer, SliceLength};
 use super::pairing;
 use super::parts::Parts;
@@ -37,6 +38,8 @@ const MILLISECOND: u64 = 1_000_000;
 const EMITTED_INTERVAL: u64 = 20 * MILLISECOND;
 /// Whoever sleeps looks this often anyway.
 const PATIENCE: u64 = 500 * MILLISECOND;
+/// The most bytes of a request's result in one entry.
+const DATA_PART: usize = 48 << 10;
 /// How long a console's reader has for the last bytes.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// And when the process is told to end.
@@ -70,8 +73,8 @@ pub struct Beginning {
     pub role: SharedPrimary,
     /// Its log.
     pub journal: Journal,
-    /// Its console.
-    pub outlet: Outlet,
+    /// Its console and its devices' backends.
+    pub backends: Backends,
     /// In which state it begins.
     pub state: VmState,
     /// It is to be powered off at once, for whoever asked before it was live.
@@ -85,7 +88,7 @@ pub struct Live {
     parts: Arc<Parts>,
     role: SharedPrimary,
     journal: Journal,
-    outlet: Outlet,
+    backends: Backends,
     pacer: Pacer,
     slice: SliceLength,
     state: VmState,
@@ -113,7 +116,7 @@ impl Live {
             config,
             role,
             journal,
-            outlet,
+            backends,
             state,
             shutdown,
         } = beginning;
@@ -125,7 +128,7 @@ impl Live {
             parts,
             role,
             journal,
-            outlet,
+            backends,
             slice: SliceLength::default(),
             state,
             is_armed: false,
@@ -173,7 +176,7 @@ impl Live {
         match &end {
             LiveEnd::Off(_) => {
                 self.parts.board.set_state(VmState::Shutdown);
-                self.outlet.flush(written, LAST_WORDS);
+                self.backends.flush(written, LAST_WORDS);
             }
             LiveEnd::Superseded | LiveEnd::Failed(_) => {
                 self.parts.board.set_state(VmState::Shutdown);
@@ -182,7 +185,7 @@ impl Live {
                 self.journal
                     .end_recording(clock::monotonic_ns(), &mut self.machine);
                 if lock(&self.role).is_alone() {
-                    self.outlet.flush(written, LAST_WORDS_SHORT);
+                    self.backends.flush(written, LAST_WORDS_SHORT);
                 }
             }
         }
@@ -263,12 +266,36 @@ impl Live {
             self.parts.board.typed(bytes.len());
             self.input(Input::SerialInput(bytes))?;
         }
+        for completion in inbox.completions() {
+            self.complete(completion)?;
+        }
         let through = inbox.emitted_through();
         if through > self.machine.console().emitted && now >= self.emitted_at + EMITTED_INTERVAL {
             self.emitted_at = now;
             let input = Input::ConsoleEmitted { through };
             self.journal.input(now, &mut self.machine, input)?;
         }
+        Ok(())
+    }
+
+    /// A request of a device has ended: its data in parts, and then that it has.
+    fn complete(&mut self, completion: Completion) -> Result<(), AppendError> {
+        let Completion {
+            device,
+            id,
+            outcome,
+            data,
+        } = completion;
+        for (index, part) in data.chunks(DATA_PART).enumerate() {
+            let event = machine::Event::Data {
+                id,
+                offset: (index * DATA_PART) as u32,
+                bytes: part.to_vec(),
+            };
+            self.input(Input::Device { device, event })?;
+        }
+        let event = machine::Event::Completed { id, outcome };
+        self.input(Input::Device { device, event })?;
         Ok(())
     }
 
@@ -325,9 +352,7 @@ impl Live {
         let wait = brake::wait(lock(&self.role).lag(now), elapsed);
         let units = self.machine.units() - units;
         self.pacer.executed(elapsed + wait, units);
-        if let Some(output) = self.machine.take_output() {
-            self.journal.output(now, output)?;
-        }
+        self.journal.outputs(now, &mut self.machine)?;
         self.parts.board.at(at, self.machine.console().written);
         if let Some(bytes) = self.journal.recorded() {
             self.parts.board.recorded(bytes);
@@ -336,7 +361,7 @@ impl Live {
             Exit::Idle { deadline } => self.idle = Some(deadline),
             Exit::PoweredOff => return self.power_off(Vec::new()),
             Exit::Reset => log::info!("the guest was reset"),
-            Exit::Until | Exit::Kicked => {}
+            Exit::Until | Exit::Kicked | Exit::Output => {}
         }
         if self.idle.is_none() {
             self.steer(now)?;
@@ -376,6 +401,10 @@ impl Live {
 
     /// Sends what there is room for of the clone.
     fn send_clone(&mut self) -> Result<(), AppendError> {
+        if self.clone.is_none() {
+            // From the pairing's beginning on, what is written is durable; this is for the rest.
+            self.backends.settle();
+        }
         let (config, machine) = (&self.config, &self.machine);
         let sender = self.clone.get_or_insert_with(|| {
             let config = serde_json::to_vec(config).expect("a configuration is JSON");
@@ -383,13 +412,13 @@ impl Live {
         });
         let sent = lock(&self.role).send_clone(|primary| sender.send_ahead(machine, primary));
         match sent {
-            Ok(Progress::Done) => self.send_machine(),
+            Ok(Progress::Done) if self.backends.are_settled() => self.send_machine(),
             Ok(Progress::More) => {
                 // An idle guest does not make it wait.
                 self.parts.inbox.ring();
                 Ok(())
             }
-            Ok(Progress::Blocked) | Err(_) => Ok(()),
+            Ok(Progress::Done | Progress::Blocked) | Err(_) => Ok(()),
         }
     }
 

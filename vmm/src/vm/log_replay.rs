@@ -8,7 +8,7 @@
 //! replayed to its last whole batch, and that is said; one that the machine does not follow is an
 //! error that names position and component (paper §2.1).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -221,6 +221,8 @@ struct Replayer {
     machine: Machine,
     /// Console bytes since the last output entry.
     shown: Vec<u8>,
+    /// Requests of devices that the log has not told of yet.
+    requests: VecDeque<OutputMark>,
     /// Digests whose values the log has not told yet.
     waiting: BTreeMap<u64, Vec<ComponentDigest>>,
     last: Option<(Position, Vec<ComponentDigest>)>,
@@ -252,6 +254,7 @@ impl Replayer {
             last: Some((machine.position(), found)),
             machine,
             shown: Vec::new(),
+            requests: VecDeque::new(),
             waiting: BTreeMap::new(),
             compared: 1,
             flushes: None,
@@ -277,9 +280,17 @@ impl Replayer {
         if at != entry.position {
             return Err(differs(at, "position", entry.position.0, at.0));
         }
-        if let Some(Output::Console { bytes, .. }) = machine.take_output() {
-            console.write_all(&bytes).map_err(ReplayError::Show)?;
-            self.shown.extend_from_slice(&bytes);
+        for output in machine.take_outputs() {
+            match output {
+                Output::Console { bytes, .. } => {
+                    console.write_all(&bytes).map_err(ReplayError::Show)?;
+                    self.shown.extend_from_slice(&bytes);
+                }
+                Output::Device { submission, .. } => {
+                    let mark = OutputMark::of_submission(&submission);
+                    self.requests.push_back(mark);
+                }
+            }
         }
         match &entry.body {
             Body::Input(input) => machine.apply(input),
@@ -291,6 +302,17 @@ impl Replayer {
                 let found = hash_of(&std::mem::take(&mut self.shown));
                 if found != *hash {
                     return Err(differs(at, "console output", *hash, found));
+                }
+            }
+            Body::Output(mark @ OutputMark::Device { id, hash, .. }) => {
+                let found = match self.requests.pop_front() {
+                    Some(ours) if ours == *mark => None,
+                    Some(OutputMark::Device { hash, .. }) => Some(hash),
+                    _ => Some(0),
+                };
+                if let Some(found) = found {
+                    let what = format!("device request {id}");
+                    return Err(differs(at, &what, *hash, found));
                 }
             }
             Body::DigestHere { id } => {

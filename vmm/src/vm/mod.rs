@@ -10,14 +10,17 @@
 //!  stdin ──┐                      ┌─► journal ─► role (ft) ◄──► channel thread ◄──► peer
 //!  API ────┼─► inbox ─► vCPU thread                │  ▲
 //!          │              live / follower          │  └─ answers ── arbiter thread ◄──► storage
-//!          └◄─ emitted ── console thread ◄── gate ─┘
+//!          ├◄─ emitted ── console thread ◄── gate ─┤
+//!          └◄─ completions ─ device threads ◄─ gate ┘
 //! ```
 
 pub mod handle;
 pub mod log_replay;
 pub mod pacing;
 
+mod backends;
 mod backup_role;
+mod bells;
 mod board;
 mod brake;
 mod clone_in;

@@ -16,12 +16,12 @@ use ft::flag::{Decision, Members};
 use ft::identity::{Generation, Incarnation, VmId};
 use ft::log::{Body, ComponentDigest, Entry};
 use ft::primary::{AppendError, Command, LossReason, Pairing, Primary, WrongPhase};
-use machine::{Output, Position};
+use machine::{Lane, Output, Position};
 
+use super::bells::Bells;
 use super::inbox::Inbox;
 use super::reasons;
 use crate::host::arbiter_thread::ArbiterThread;
-use crate::host::bell::Bell;
 use crate::host::channel_thread::{ChannelRole, ChannelWaker, Wishes};
 use crate::host::clock;
 use crate::host::console_sink::ConsoleSource;
@@ -53,8 +53,8 @@ pub struct Surroundings {
     pub us: Incarnation,
     /// Of the vCPU thread.
     pub inbox: Arc<Inbox>,
-    /// Of the console's thread.
-    pub console: Arc<Bell>,
+    /// Of those who let outputs out.
+    pub bells: Arc<Bells>,
 }
 
 /// The role.
@@ -127,12 +127,34 @@ impl PrimaryRole {
         entry
     }
 
-    /// Appends the entry of an output, and holds the output back until it may leave.
-    pub fn append_output(&mut self, now: u64, output: Output) -> Result<Entry, AppendError> {
+    /// Appends the entries of outputs, and holds the outputs back until they may leave.
+    pub fn append_outputs(
+        &mut self,
+        now: u64,
+        outputs: Vec<Output>,
+    ) -> Result<Vec<Entry>, AppendError> {
         let due = self.primary.deadline();
-        let entry = self.primary.append_output(now, output);
+        let outputs = outputs.into_iter();
+        let entries = outputs
+            .map(|output| self.primary.append_held_output(now, output))
+            .collect();
+        self.primary.flush();
         self.after_append(now, due);
-        entry
+        entries
+    }
+
+    /// The next output of a lane, if it may leave now.
+    pub fn take_output(&mut self, now: u64, lane: Lane) -> Option<Output> {
+        if self.silenced {
+            return None;
+        }
+        let output = self.primary.take_output(now, lane);
+        // It may have asked for a sign of life of the backup.
+        if self.primary.wants_to_write(now) {
+            self.wake_channel();
+        }
+        self.dispatch();
+        output
     }
 
     /// The channel's thread must look if something is to be sent at once, or earlier than it knows.
@@ -380,7 +402,7 @@ impl PrimaryRole {
                 Command::StallVcpu | Command::RunVcpu | Command::BackupReady => {
                     self.around.inbox.ring();
                 }
-                Command::OutputsReady => self.around.console.ring(),
+                Command::OutputsReady(lane) => self.around.bells.ring(lane),
                 Command::Heartbeat(datagram) => self.datagrams.push(datagram.to_vec()),
                 Command::BeginGeneration(members) => self.begin_generation(members),
                 Command::StartClone => {
@@ -405,7 +427,7 @@ impl PrimaryRole {
                 Command::Ended => {
                     self.over = Some(Over::Ended);
                     self.around.inbox.ring();
-                    self.around.console.ring();
+                    self.around.bells.ring_all();
                 }
             }
         }
@@ -423,7 +445,7 @@ impl PrimaryRole {
             reasons::of_primary_loss(reason).join(": ")
         );
         self.around.inbox.ring();
-        self.around.console.ring();
+        self.around.bells.ring_all();
     }
 
     fn begin_generation(&self, members: Members) {
@@ -533,19 +555,11 @@ pub struct GatedConsole {
 
 impl ConsoleSource for GatedConsole {
     fn take(&mut self) -> Option<(u64, Vec<u8>)> {
-        let mut role = lock(&self.role);
-        if role.silenced {
-            return None;
+        let output = lock(&self.role).take_output(clock::monotonic_ns(), Lane::Console);
+        match output? {
+            Output::Console { through, bytes, .. } => Some((through, bytes)),
+            Output::Device { .. } => None,
         }
-        let now = clock::monotonic_ns();
-        let output = role.primary.take_output(now);
-        // It may have asked for a sign of life of the backup.
-        if role.primary.wants_to_write(now) {
-            role.wake_channel();
-        }
-        role.dispatch();
-        let Output::Console { through, bytes, .. } = output?;
-        Some((through, bytes))
     }
 
     fn may_write(&mut self) -> bool {

@@ -17,16 +17,16 @@ use ft::primary::Primary;
 use machine::Output;
 use thiserror::Error;
 
+use super::backends::{Around, Backends};
+use super::bells::Bells;
 use super::board::Part;
 use super::follower::{self, Followed, LiveMachine};
 use super::journal::Journal;
 use super::live::{Beginning, Live, LiveEnd};
-use super::outlet::{History, Outlet};
 use super::parts::Parts;
 use super::primary_role::{PrimaryRole, Surroundings, lock};
 use super::{backup_role, reasons};
 use crate::control::{Command, Event, Stop, VmError};
-use crate::host::bell::Bell;
 use crate::host::clock;
 use crate::status::VmState;
 
@@ -198,14 +198,14 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
         is_paused,
         shutdown,
     } = live;
-    let bell = Arc::new(Bell::default());
+    let bells = Arc::new(Bells::default());
     let settings = Settings::default();
     let primary = Primary::new(settings, promotion.next_seq, promotion.position);
     let around = Surroundings {
         vm: promotion.vm,
         us: parts.us,
         inbox: Arc::clone(&parts.inbox),
-        console: Arc::clone(&bell),
+        bells: Arc::clone(&bells),
     };
     let role = PrimaryRole::new(primary, around);
     let now = clock::monotonic_ns();
@@ -224,17 +224,24 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
             };
             role.resume_output(now, output);
         }
+        for submission in machine.in_flight() {
+            // Whether the old side carried it out is not known. Doing it again changes nothing,
+            // because nothing that overlaps it has been done since.
+            let position = machine.position();
+            let output = Output::Device {
+                position,
+                submission,
+            };
+            role.resume_output(now, output);
+        }
     }
-    let opened = Outlet::target(&config.serial, History::Continues).and_then(|target| {
-        Outlet::open(&config.serial, target, &role, &parts.inbox, &bell, emitted).map_err(
-            |source| VmError::Host {
-                what: "connect the serial port",
-                source,
-            },
-        )
-    });
-    let outlet = match opened {
-        Ok(outlet) => outlet,
+    let around = Around {
+        role: Arc::clone(&role),
+        inbox: Arc::clone(&parts.inbox),
+        bells,
+    };
+    let backends = match Backends::start(&config, None, &around, emitted) {
+        Ok(backends) => backends,
         Err(error) => return End::Stop(Stop::Failed(error)),
     };
     parts.board.took_over(now.saturating_sub(promotion.lost_at));
@@ -258,7 +265,7 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
             config,
             role,
             journal,
-            outlet,
+            backends,
             state,
             shutdown,
         },

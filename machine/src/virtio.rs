@@ -1,0 +1,165 @@
+//! The virtio devices on the PCI bus.
+//!
+//! Does: hold them in the order of their numbers, place their BARs, lead accesses and events to
+//! them, and collect what they ask for. Does not: know what they are for, or deliver interrupts.
+//!
+//! Invariant: the order of devices is that of their numbers, on every side and after every
+//! restore; numbers are 1 to 31 and each is there once.
+
+use memory::GuestRam;
+use pci::{DEVICES, Functions, MsiMessage};
+use virtio_devices::{
+    BAR_SIZE, DeviceSpec, Env, Event, InvalidState, Submission, TransportState, VirtioPci,
+};
+
+/// The devices.
+pub(crate) struct VirtioDevices {
+    devices: Vec<VirtioPci>,
+    /// What they asked for and nobody has taken yet.
+    pub(crate) submissions: Vec<Submission>,
+    /// Interrupts that are to be delivered within the step.
+    pub(crate) messages: Vec<MsiMessage>,
+}
+
+/// Where BAR 0 of a device lies after power-up, as the firmware that this machine does not have
+/// would place it.
+fn bar(ram_size: u64, device: u8) -> u64 {
+    arch::layout::pci_mmio64_start(ram_size) + u64::from(device) * BAR_SIZE
+}
+
+impl VirtioDevices {
+    /// New devices, numbered from 1 on.
+    pub(crate) fn new(ram_size: u64, specs: &[DeviceSpec]) -> Self {
+        let devices = (1..DEVICES).zip(specs);
+        Self::with(
+            devices
+                .map(|(device, spec)| VirtioPci::new(device, bar(ram_size, device), spec))
+                .collect(),
+        )
+    }
+
+    fn with(devices: Vec<VirtioPci>) -> Self {
+        VirtioDevices {
+            devices,
+            submissions: Vec::new(),
+            messages: Vec::new(),
+        }
+    }
+
+    /// The states.
+    pub(crate) fn save(&self) -> Vec<TransportState> {
+        self.devices.iter().map(VirtioPci::save).collect()
+    }
+
+    /// Devices with saved states.
+    pub(crate) fn restore(ram_size: u64, states: &[TransportState]) -> Result<Self, InvalidState> {
+        let numbers = states.iter().map(|state| state.device);
+        let is_possible = numbers.clone().is_sorted_by(|a, b| a < b)
+            && numbers.clone().all(|device| (1..DEVICES).contains(&device));
+        if !is_possible {
+            return Err(InvalidState {
+                reason: "impossible device numbers",
+            });
+        }
+        let devices = states
+            .iter()
+            .map(|state| VirtioPci::restore(bar(ram_size, state.device), state));
+        Ok(Self::with(devices.collect::<Result<_, _>>()?))
+    }
+
+    /// The machine is reset.
+    pub(crate) fn power_up(&mut self) {
+        for device in &mut self.devices {
+            device.power_up();
+        }
+        self.messages.clear();
+    }
+
+    /// Requests that were submitted and have not ended, in order.
+    pub(crate) fn in_flight(&self) -> Vec<Submission> {
+        self.devices.iter().flat_map(VirtioPci::in_flight).collect()
+    }
+
+    fn get(&mut self, device: u8) -> Option<(&mut VirtioPci, Collector<'_>)> {
+        let found = self.devices.iter_mut().find(|d| d.device() == device)?;
+        let collector = Collector {
+            submissions: &mut self.submissions,
+            messages: &mut self.messages,
+        };
+        Some((found, collector))
+    }
+
+    /// The world says something to a device.
+    pub(crate) fn event(&mut self, ram: &mut GuestRam, device: u8, event: &Event) {
+        if let Some((device, collector)) = self.get(device) {
+            device.event(&mut collector.env(ram), event);
+        }
+    }
+
+    /// Reads MMIO; false if no device is there.
+    pub(crate) fn read(&mut self, address: u64, data: &mut [u8]) -> bool {
+        for device in &mut self.devices {
+            if let Some(offset) = device.offset(address) {
+                device.read_bar(offset, data);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Writes MMIO.
+    pub(crate) fn write(&mut self, ram: &mut GuestRam, address: u64, data: &[u8]) {
+        let place = |device: &VirtioPci| Some((device.device(), device.offset(address)?));
+        let found = self.devices.iter().find_map(place);
+        if let Some((device, offset)) = found
+            && let Some((device, collector)) = self.get(device)
+        {
+            device.write_bar(&mut collector.env(ram), offset, data);
+        }
+    }
+
+    /// The devices as the PCI bus sees them.
+    pub(crate) fn functions<'a>(&'a mut self, ram: &'a mut GuestRam) -> VirtioFunctions<'a> {
+        VirtioFunctions { virtio: self, ram }
+    }
+}
+
+/// Where a device's doings go.
+struct Collector<'a> {
+    submissions: &'a mut Vec<Submission>,
+    messages: &'a mut Vec<MsiMessage>,
+}
+
+impl<'a> Collector<'a> {
+    fn env(self, ram: &'a mut GuestRam) -> Env<'a> {
+        Env {
+            ram,
+            submissions: self.submissions,
+            messages: self.messages,
+        }
+    }
+}
+
+/// The devices as the PCI bus sees them.
+pub(crate) struct VirtioFunctions<'a> {
+    virtio: &'a mut VirtioDevices,
+    ram: &'a mut GuestRam,
+}
+
+impl Functions for VirtioFunctions<'_> {
+    fn has(&self, device: u8) -> bool {
+        self.virtio.devices.iter().any(|d| d.device() == device)
+    }
+
+    fn read_config(&mut self, device: u8, offset: usize, data: &mut [u8]) {
+        if let Some((device, _)) = self.virtio.get(device) {
+            device.read_config(offset, data);
+        }
+    }
+
+    fn write_config(&mut self, device: u8, offset: usize, data: &[u8]) {
+        if let Some((device, collector)) = self.virtio.get(device) {
+            device.write_config(&mut collector.env(self.ram), offset, data);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What the transport and the types of devices have in common.
+//!
+//! Does: name the types, what each is made of, and what a model does for the transport.
+//! Does not: know PCI.
+//!
+//! Invariant: a specification and a state of another type are never mixed.
+
+use memory::GuestRam;
+use serde::{Deserialize, Serialize};
+
+use crate::block::{Block, BlockSpec, BlockState};
+use crate::request::{Event, Request};
+use crate::ring::{Broken, Ring};
+use crate::rng::{Rng, RngState};
+
+/// A saved state that no device could have saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidState {
+    /// The rule it breaks.
+    pub reason: &'static str,
+}
+
+impl From<pci::InvalidState> for InvalidState {
+    fn from(invalid: pci::InvalidState) -> Self {
+        InvalidState {
+            reason: invalid.reason,
+        }
+    }
+}
+
+/// What a device is. It is state: a restored device is made of it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceSpec {
+    /// A disk.
+    Block(BlockSpec),
+    /// A source of random bytes.
+    Rng,
+}
+
+/// What a model remembers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModelState {
+    /// A disk.
+    Block(BlockState),
+    /// A source of random bytes.
+    Rng(RngState),
+}
+
+/// What a model reaches during a step.
+pub struct Reach<'a> {
+    /// Guest RAM.
+    pub ram: &'a mut GuestRam,
+    /// The device's queues.
+    pub rings: &'a mut [Ring],
+    /// Features that the driver accepted; 0 before it has.
+    pub features: u64,
+    /// Takes the requests that may be carried out from now on, with their ids.
+    pub submit: &'a mut dyn FnMut(u64, Request),
+}
+
+/// A type of device.
+pub trait Model: Send {
+    /// Its number (virtio 1.2, chapter 5).
+    fn device_type(&self) -> u16;
+
+    /// PCI class and subclass.
+    fn class(&self) -> [u8; 2];
+
+    /// Features beyond the transport's.
+    fn features(&self) -> u64;
+
+    /// The most entries of each queue.
+    fn queue_sizes(&self) -> Vec<u16>;
+
+    /// Reads its configuration; zeros beyond the end.
+    fn read_config(&self, offset: usize, data: &mut [u8]);
+
+    /// Writes its configuration.
+    fn write_config(&mut self, offset: usize, data: &[u8], features: u64);
+
+    /// The driver says that there is something in a queue.
+    fn notify(&mut self, queue: usize, reach: &mut Reach<'_>) -> Result<(), Broken>;
+
+    /// The world says something.
+    fn event(&mut self, event: &Event, reach: &mut Reach<'_>) -> Result<(), Broken>;
+
+    /// The driver resets the device. What was submitted stays submitted.
+    fn reset(&mut self);
+
+    /// The requests that were submitted and have not ended, in the order of submission.
+    fn in_flight(&self) -> Vec<(u64, Request)>;
+
+    /// What it is.
+    fn spec(&self) -> DeviceSpec;
+
+    /// What it remembers.
+    fn save(&self) -> ModelState;
+}
+
+/// A new device.
+pub(crate) fn new(spec: &DeviceSpec) -> Box<dyn Model> {
+    match spec {
+        DeviceSpec::Block(spec) => Box::new(Block::new(spec.clone())),
+        DeviceSpec::Rng => Box::new(Rng::new()),
+    }
+}
+
+/// A device with a saved state.
+pub(crate) fn restore(
+    spec: &DeviceSpec,
+    state: &ModelState,
+) -> Result<Box<dyn Model>, InvalidState> {
+    Ok(match (spec, state) {
+        (DeviceSpec::Block(spec), ModelState::Block(state)) => {
+            Box::new(Block::restore(spec.clone(), state)?)
+        }
+        (DeviceSpec::Rng, ModelState::Rng(state)) => Box::new(Rng::restore(state)?),
+        _ => {
+            return Err(InvalidState {
+                reason: "the state is of another type of device",
+            });
+        }
+    })
+}
+
+/// Reads a configuration of `bytes` at `offset`.
+pub(crate) fn read_bytes(bytes: &[u8], offset: usize, data: &mut [u8]) {
+    for (byte, index) in data.iter_mut().zip(offset..) {
+        *byte = bytes.get(index).copied().unwrap_or(0);
+    }
+}

@@ -1,0 +1,5 @@
+//! Devices through the eyes of their drivers.
+
+mod block;
+mod driver;
+mod transport;

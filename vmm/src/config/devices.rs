@@ -1,0 +1,110 @@
+//! Which virtio devices a configuration means, and where they are on the PCI bus.
+//!
+//! Does: list them in Cloud Hypervisor's order, with their names and numbers. Does not: make them.
+//!
+//! Invariant: the same configuration gives the same list on every host.
+
+use super::error::ConfigError;
+use super::{DiskConfig, VmConfig};
+
+/// Devices that fit the bus; number 0 is the host bridge.
+const DEVICES_MAX: usize = 31;
+
+/// One device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Planned<'a> {
+    /// A disk.
+    Disk(&'a DiskConfig),
+}
+
+/// A device with its name and number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place<'a> {
+    /// Its name.
+    pub id: String,
+    /// Its number on the bus.
+    pub device: u8,
+    /// What it is.
+    pub planned: Planned<'a>,
+}
+
+impl VmConfig {
+    /// Its virtio devices.
+    pub fn devices(&self) -> Vec<Place<'_>> {
+        let name = |given: &Option<String>, kind: &str, index: usize| match given {
+            Some(id) => id.clone(),
+            None => format!("_{kind}{index}"),
+        };
+        let disks = self.disks.iter().flatten().enumerate();
+        let disks = disks.map(|(i, disk)| (name(&disk.id, "disk", i), Planned::Disk(disk)));
+        (1..)
+            .zip(disks)
+            .map(|(device, (id, planned))| Place {
+                id,
+                device,
+                planned,
+            })
+            .collect()
+    }
+
+    pub(super) fn validate_devices(&self) -> Result<(), ConfigError> {
+        let count = self.disks.iter().flatten().count();
+        if count > DEVICES_MAX {
+            let max = DEVICES_MAX;
+            return Err(ConfigError::TooManyDevices { count, max });
+        }
+        let mut ids: Vec<String> = self.devices().into_iter().map(|place| place.id).collect();
+        ids.sort();
+        for pair in ids.windows(2) {
+            if let [first, second] = pair
+                && first == second
+            {
+                return Err(ConfigError::DuplicateId { id: first.clone() });
+            }
+        }
+        let reserved = |id: &Option<String>| id.clone().filter(|id| id.starts_with("__"));
+        let given = self.disks.iter().flatten();
+        match given.filter_map(|disk| reserved(&disk.id)).next() {
+            Some(id) => Err(ConfigError::ReservedId { id }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(disks: serde_json::Value) -> Result<VmConfig, ConfigError> {
+        let json = serde_json::json!({ "payload": { "kernel": "/k" }, "disks": disks });
+        VmConfig::from_json(json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn devices_have_names_and_numbers() {
+        let disks = serde_json::json!([{ "path": "/a" }, { "path": "/b", "id": "data" }]);
+        let config = config(disks).unwrap();
+        let found: Vec<(u8, String)> = config
+            .devices()
+            .into_iter()
+            .map(|place| (place.device, place.id))
+            .collect();
+        assert_eq!(found, [(1, "_disk0".to_owned()), (2, "data".to_owned())]);
+    }
+
+    #[test]
+    fn names_are_unique_and_not_reserved() {
+        let twice = serde_json::json!([{ "path": "/a", "id": "x" }, { "path": "/b", "id": "x" }]);
+        let error = config(twice).unwrap_err();
+        assert!(matches!(error, ConfigError::DuplicateId { .. }), "{error}");
+        let reserved = serde_json::json!([{ "path": "/a", "id": "__x" }]);
+        let error = config(reserved).unwrap_err();
+        assert!(matches!(error, ConfigError::ReservedId { .. }), "{error}");
+        let many = serde_json::json!(vec![serde_json::json!({ "path": "/a" }); 32]);
+        let error = config(many).unwrap_err();
+        assert!(
+            matches!(error, ConfigError::TooManyDevices { .. }),
+            "{error}"
+        );
+    }
+}
