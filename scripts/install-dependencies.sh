@@ -9,6 +9,7 @@ wanted=(
     g++:g++
     strip:binutils
     cpio:cpio
+    mkfs.ext4:e2fsprogs
     gzip:gzip
     lz4:lz4
     dpkg-deb:dpkg

@@ -113,7 +113,14 @@ impl<'a> Chain<'a> {
         count: Count,
     ) -> Outcome<Self> {
         let parameter = count.parameter(ENDLESS);
-        Chain::start(installation, scratch, ground, random, count, &parameter)
+        Chain::start(
+            installation,
+            scratch,
+            ground,
+            random,
+            (count, &parameter),
+            &[],
+        )
     }
 
     /// Like [`Chain::boot`], to a shell instead of `count`.
@@ -123,12 +130,23 @@ impl<'a> Chain<'a> {
         ground: Ground,
         random: Random,
     ) -> Outcome<Self> {
+        Chain::boot_devices(installation, scratch, ground, random, &[])
+    }
+
+    /// Like [`Chain::boot_shell`], with these options for devices.
+    pub fn boot_devices(
+        installation: &'a Installation,
+        scratch: &'a Scratch,
+        ground: Ground,
+        random: Random,
+        devices: &[&str],
+    ) -> Outcome<Self> {
         let count = Count {
             rounds: 0,
             pause_ms: 0,
             mib: 1,
         };
-        Chain::start(installation, scratch, ground, random, count, "")
+        Chain::start(installation, scratch, ground, random, (count, ""), devices)
     }
 
     fn start(
@@ -136,8 +154,8 @@ impl<'a> Chain<'a> {
         scratch: &'a Scratch,
         ground: Ground,
         random: Random,
-        count: Count,
-        parameter: &str,
+        (count, parameter): (Count, &str),
+        devices: &[&str],
     ) -> Outcome<Self> {
         let command_line = format!("console=ttyS0 panic=-1 quiet {parameter}");
         let primary = Vmm::start_at(
@@ -147,19 +165,23 @@ impl<'a> Chain<'a> {
             &ground.places()[0],
             Output::Datagrams,
             &[
-                "--kernel",
-                &installation.vmlinux.to_string_lossy(),
-                "--initramfs",
-                &installation.initramfs.to_string_lossy(),
-                "--cmdline",
-                &command_line,
-                "--memory",
-                &format!("size={GUEST_BYTES}"),
-                "--serial",
-                "tty",
-                "--console",
-                "off",
-            ],
+                &[
+                    "--kernel",
+                    &installation.vmlinux.to_string_lossy(),
+                    "--initramfs",
+                    &installation.initramfs.to_string_lossy(),
+                    "--cmdline",
+                    &command_line,
+                    "--memory",
+                    &format!("size={GUEST_BYTES}"),
+                    "--serial",
+                    "tty",
+                    "--console",
+                    "off",
+                ],
+                devices,
+            ]
+            .concat(),
         )?;
         let mut chain = Chain {
             installation,

@@ -17,6 +17,7 @@ fn machine(installation: &Installation, cache_bytes: usize) -> Machine {
     let read = |path: &Path| Arc::new(std::fs::read(path).expect("the guest image is there"));
     Machine::new(MachineConfig {
         memory_size: 512 << 20,
+        devices: Vec::new(),
         profile: Profile::default(),
         seed: [7; 32],
         start_time: 1_700_000_000,
@@ -63,9 +64,9 @@ fn digests(
                 found.push(machine.digest());
                 return found;
             }
-            Exit::Until | Exit::Kicked | Exit::Reset => {}
+            Exit::Until | Exit::Kicked | Exit::Output | Exit::Reset => {}
         }
-        if machine.take_output().is_some() {
+        if !machine.take_outputs().is_empty() {
             machine.apply(&machine::Input::ConsoleEmitted { through: 0 });
         }
     }

@@ -6,6 +6,7 @@
 mod boot;
 mod clients;
 mod determinism;
+mod disk;
 mod footprint;
 mod pair;
 mod peers;

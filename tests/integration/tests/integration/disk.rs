@@ -1,0 +1,190 @@
+//! Disks: alone, recorded, and behind the gate of a pair.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use integration::chain::{BOOT, Chain, FAILOVER};
+use integration::installation::Installation;
+use integration::namespaces::Ground;
+use integration::process::Vmm;
+use integration::scratch::Scratch;
+use integration::seed::Random;
+use integration::{Failure, Outcome};
+
+/// Files that the guest writes in the pair's test.
+const FILES: u32 = 12;
+
+fn run(command: &mut Command) -> Outcome<String> {
+    let output = command.output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::new(format!("{command:?}: {text}{errors}")))
+}
+
+/// An image with a file system.
+fn image(scratch: &Scratch) -> Outcome<PathBuf> {
+    let path = scratch.join("disk.img");
+    std::fs::File::create(&path)?.set_len(64 << 20)?;
+    run(Command::new("mkfs.ext4").arg("-q").arg(&path))?;
+    Ok(path)
+}
+
+/// The file system is whole, and nothing of it was lost.
+fn check(image: &Path) -> Outcome<()> {
+    run(Command::new("fsck.ext4").arg("-fn").arg(image)).map(drop)
+}
+
+/// What `sha256sum` says of what a shell's command writes.
+fn sum_of(command: &str) -> Outcome<String> {
+    let text = run(Command::new("sh").args(["-c", &format!("{command} | sha256sum")]))?;
+    Ok(text.split(' ').next().unwrap_or_default().to_owned())
+}
+
+fn boot(installation: &Installation, scratch: &Scratch, name: &str, more: &[&str]) -> Outcome<Vmm> {
+    let (kernel, initramfs) = (&installation.vmlinux, &installation.initramfs);
+    let mut arguments = vec![
+        "--kernel",
+        kernel.to_str().unwrap_or_default(),
+        "--initramfs",
+        initramfs.to_str().unwrap_or_default(),
+        "--cmdline",
+        "console=ttyS0 panic=-1 quiet",
+        "--memory",
+        "size=256M",
+        "--serial",
+        "tty",
+        "--console",
+        "off",
+    ];
+    arguments.extend(more);
+    let vmm = Vmm::start(installation, scratch, name, &arguments)?;
+    vmm.console.expect("/ # ", BOOT)?;
+    Ok(vmm)
+}
+
+fn power_off(vmm: &mut Vmm) -> Outcome<()> {
+    vmm.type_line("poweroff -f")?;
+    let status = vmm.ended(BOOT)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{status}: {}", vmm.errors.text())))
+}
+
+/// Written, read back past the guest's cache, kept over a new machine; and the log of it all
+/// replays to the same digest without the image.
+#[test]
+fn a_guest_keeps_files_on_its_disk() -> Outcome<()> {
+    let installation = Installation::find()?;
+    let scratch = Scratch::new()?;
+    let image = image(&scratch)?;
+    let log = scratch.join("log");
+    let disk = format!("path={},serial=first-disk", image.display());
+    let record = format!("path={}", log.display());
+    let expected = sum_of("seq 1 100000")?;
+
+    let more = ["--disk", &disk, "--record", &record];
+    let mut first = boot(&installation, &scratch, "first", &more)?;
+    first
+        .type_line("cat /sys/block/vda/serial; mount /dev/vda /mnt; seq 1 100000 > /mnt/x; sync")?;
+    first.type_line("echo 3 > /proc/sys/vm/drop_caches; sha256sum < /mnt/x; umount /mnt")?;
+    first.type_line("dd if=/dev/vda of=/dev/null bs=1M iflag=direct count=8; echo all done $?")?;
+    first.console.expect("all done 0", BOOT)?;
+    first.console.expect(&expected, BOOT)?;
+    first.console.expect("first-disk", BOOT)?;
+    // Nobody else writes to it meanwhile.
+    let mut other = Vmm::start(
+        &installation,
+        &scratch,
+        "other",
+        &[
+            "--kernel",
+            &installation.vmlinux.to_string_lossy(),
+            "--disk",
+            &disk,
+        ],
+    )?;
+    assert!(!other.ended(BOOT)?.success());
+    assert!(
+        other
+            .errors
+            .text()
+            .contains("another process has locked it")
+    );
+    power_off(&mut first)?;
+    check(&image)?;
+
+    let read_only = format!("{disk},readonly=on,direct=on");
+    let mut second = boot(&installation, &scratch, "second", &["--disk", &read_only])?;
+    second
+        .type_line("mount -o ro /dev/vda /mnt; sha256sum < /mnt/x; echo > /dev/vda; echo so $?")?;
+    second.console.expect("so 1", BOOT)?;
+    second.console.expect(&expected, BOOT)?;
+    power_off(&mut second)?;
+
+    std::fs::remove_file(&image)?;
+    let mut digests = Vec::new();
+    for flush in ["", ",flush=7"] {
+        let replay = format!("path={}{flush}", log.display());
+        let output = run(Command::new(&installation.vmm).args(["--replay", &replay]))?;
+        digests.push(output.lines().last().unwrap_or_default().to_owned());
+    }
+    assert_eq!(digests[0].len(), 16, "{digests:?}");
+    assert_eq!(digests[0], digests[1]);
+    Ok(())
+}
+
+/// The primary is killed while the guest writes and syncs file after file: the guest goes on, and
+/// in the end no file is missing or wrong, through the guest's eyes and through the host's.
+#[test]
+fn what_was_written_survives_the_primary() -> Outcome<()> {
+    let installation = Installation::find()?;
+    let scratch = Scratch::new()?;
+    let image = image(&scratch)?;
+    let mut random = Random::from_environment();
+    let disk = format!("path={}", image.display());
+    let moments: Vec<_> = (0..2)
+        .map(|_| random.time_below(std::time::Duration::from_millis(800)))
+        .collect();
+    let ground = Ground::Loopback;
+    let mut chain =
+        Chain::boot_devices(&installation, &scratch, ground, random, &["--disk", &disk])?;
+    chain.primary.console.expect("/ # ", BOOT)?;
+    chain.primary.type_line("mount /dev/vda /mnt; i=0")?;
+    let step = "seq $i 2000 > /mnt/$i && sync && echo written-$i-; i=$((i + 1))";
+    chain.protect()?;
+    let line = format!("while [ $i -lt {FILES} ]; do {step}; done");
+    chain.primary.type_line(&line)?;
+    for (count, moment) in moments.into_iter().enumerate() {
+        chain
+            .primary
+            .console
+            .expect(&format!("written-{}-", 2 + 4 * count), BOOT)?;
+        std::thread::sleep(moment);
+        chain.primary.kill()?;
+        let survivor = chain.backup.take();
+        chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+        chain
+            .primary
+            .await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+        chain.protect()?;
+    }
+    let primary = &mut chain.primary;
+    primary
+        .console
+        .expect(&format!("written-{}-", FILES - 1), BOOT)?;
+    primary.type_line("echo 3 > /proc/sys/vm/drop_caches")?;
+    primary
+        .type_line("i=0; while [ $i -lt 12 ]; do cat /mnt/$i; i=$((i + 1)); done | sha256sum")?;
+    let expected = sum_of(&format!(
+        "i=0; while [ $i -lt {FILES} ]; do seq $i 2000; i=$((i + 1)); done"
+    ))?;
+    primary.console.expect(&expected, BOOT)?;
+    primary.type_line("umount /mnt; poweroff -f")?;
+    let status = primary.ended(BOOT)?;
+    assert!(status.success(), "{status}: {}", primary.errors.text());
+    check(&image)
+}
