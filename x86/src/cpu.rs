@@ -206,7 +206,7 @@ impl Cpu {
         let shadow = core.sti_shadow || core.ss_shadow;
         if core.pending_debug != 0 && !core.ss_shadow {
             let cause = std::mem::take(&mut core.pending_debug);
-            core.dr6 |= cause;
+            core.note_debug_cause(cause);
             core.halted = false;
             core.deliver(env, Event::Trap(Fault::DEBUG));
             return true;
@@ -246,7 +246,7 @@ impl Cpu {
         if core.watches_execution() && !core.flags.has(flags::RF) && !core.ss_shadow {
             let hits = core.execution_hits(core.linear_ip());
             if hits != 0 {
-                core.dr6 |= hits;
+                core.note_debug_cause(hits);
                 core.deliver(env, Event::Trap(Fault::DEBUG));
                 return;
             }

@@ -232,7 +232,7 @@ fn check_debug_access(core: &mut Core, register: u8) -> Exec<u8> {
     privileged(core)?;
     if core.dr7 & 1 << 13 != 0 {
         core.dr7 &= !(1 << 13);
-        core.dr6 |= DR6_GENERAL;
+        core.note_debug_cause(DR6_GENERAL);
         return core.raise(Fault::DEBUG);
     }
     Ok(register)

@@ -11,6 +11,8 @@ pub(crate) const DR6_TASK: u64 = 1 << 15;
 pub(crate) const DR6_STEP: u64 = 1 << 14;
 /// DR6 bit: a debug register was touched while DR7.GD was set.
 pub(crate) const DR6_GENERAL: u64 = 1 << 13;
+/// DR6 bits: which breakpoints were hit.
+const DR6_HITS: u64 = 0xf;
 /// DR6 with nothing set.
 pub(crate) const DR6_CLEAR: u64 = 0xffff_0ff0;
 /// DR7 with nothing set.
@@ -26,6 +28,12 @@ const ON_IO: u64 = 2;
 const ON_ACCESS: u64 = 3;
 
 impl Core {
+    /// Notes in DR6 why a debug exception is delivered: B0 to B3 say what hit this time, the
+    /// others stay until software clears them.
+    pub(crate) fn note_debug_cause(&mut self, cause: u64) {
+        self.dr6 = (self.dr6 & !DR6_HITS) | cause;
+    }
+
     /// Breakpoint `i` is enabled, locally or globally.
     fn armed(&self, i: usize) -> bool {
         self.dr7 >> (2 * i) & 3 != 0

@@ -138,7 +138,13 @@ fn into(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
 
 /// INT1: a trap-like #DB that skips the privilege check of the gate.
 fn icebp(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    core.enter_from_instruction(env, op, 1, false)
+    // What a load of SS has held back joins this debug exception.
+    let held = std::mem::take(&mut core.pending_debug);
+    let flow = core.enter_from_instruction(env, op, 1, false)?;
+    if held != 0 {
+        core.note_debug_cause(held);
+    }
+    Ok(flow)
 }
 
 fn return_far(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {

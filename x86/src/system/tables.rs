@@ -226,9 +226,11 @@ fn adjust_rpl(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
         }
     };
     let adjusted = if op.aux == 0 {
-        let (selector, place) = core.load_to_modify::<u16>(env, op)?;
-        let adjusted = raise(selector);
-        core.store_back(env, place, adjusted.unwrap_or(selector))?;
+        // What need not be raised is not written: it may lie in memory that is read-only.
+        let adjusted = raise(core.load::<u16>(env, op)?);
+        if let Some(selector) = adjusted {
+            core.store::<u16>(env, op, selector)?;
+        }
         adjusted.is_some()
     } else {
         let adjusted = raise(core.reg::<u16>(op.dst));

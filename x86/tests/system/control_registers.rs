@@ -153,3 +153,21 @@ fn cr2_is_written_freely() {
     outcome.halted_before(2);
     assert_eq!(outcome.state.cr2, u64::MAX >> 1);
 }
+
+#[test]
+fn moves_ignore_mod_and_take_registers() {
+    let mut bench = Bench::long(|a| {
+        // MOV RBX, CR3; MOV RSI, DR1; MOV DR0, RCX: encoded with mod 0, 1 and 2.
+        a.db(&[0x0f, 0x20, 0x1b])?;
+        a.db(&[0x0f, 0x21, 0x4e])?;
+        a.db(&[0x0f, 0x23, 0x81])?;
+        a.hlt()
+    });
+    bench.state.gpr[RCX] = 0x1234;
+    bench.state.dr[1] = 0x5678;
+    let outcome = bench.run();
+    assert_eq!(outcome.state.rip, CODE + 10);
+    assert_eq!(outcome.register(3), ROOT);
+    assert_eq!(outcome.register(RSI), 0x5678);
+    assert_eq!(outcome.state.dr[0], 0x1234);
+}

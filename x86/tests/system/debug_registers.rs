@@ -198,6 +198,44 @@ fn a_load_of_ss_holds_its_data_breakpoint_back() {
 }
 
 #[test]
+fn int1_takes_what_a_load_of_ss_held_back() {
+    let mut bench = Bench::long(|a| {
+        a.mov(ss, word_ptr(DATA))?;
+        a.int1()?;
+        a.hlt()
+    });
+    // The handler counts, and goes back.
+    bench.handler(64, 1, |a| {
+        a.inc(ebx)?;
+        a.iretq()
+    });
+    bench.write16(DATA, KERNEL_DS);
+    bench.state.dr[0] = DATA;
+    bench.state.dr7 = ACCESSES;
+    let outcome = bench.run();
+    outcome.halted_before(3);
+    assert_eq!(outcome.register(RBX), 1);
+    assert_eq!(outcome.state.dr6, NONE | 1);
+}
+
+#[test]
+fn dr6_keeps_all_but_the_hits_of_earlier_exceptions() {
+    const STEP: u64 = 1 << 14;
+    let mut bench = Bench::long(|a| a.nop());
+    bench.state.dr[2] = CODE;
+    bench.state.dr7 = 0x400 | 2 << 4;
+    bench.state.dr6 = NONE | STEP | 0b1011;
+    let outcome = bench.run();
+    outcome.expect(1, None, CODE);
+    assert_eq!(outcome.state.dr6, NONE | STEP | 0b100);
+    // A single step hits no breakpoint.
+    let mut step = Bench::long(|a| a.nop());
+    step.state.rflags |= TF;
+    step.state.dr6 = NONE | 0b1111;
+    assert_eq!(step.run().state.dr6, NONE | STEP);
+}
+
+#[test]
 fn ports_need_cr4_de() {
     let bench = |de: u64| {
         let mut bench = Bench::long(|a| {

@@ -380,3 +380,25 @@ fn tables_are_stored_and_loaded_by_mode() {
         .run()
         .expect(13, Some(0), USER_CODE);
 }
+
+#[test]
+fn arpl_writes_only_what_it_raises() {
+    let bench = |selector: u16, rights: u16| {
+        let mut bench = Bench::protected(|a| {
+            a.arpl(word_ptr(DATA), cx)?;
+            a.hlt()
+        });
+        bench.write16(DATA, selector);
+        bench.state.gpr[RCX] = 2;
+        bench.segment(3, KERNEL_DS, rights, 0, u32::MAX);
+        bench.run()
+    };
+    const READ_ONLY: u16 = DATA32 & !2;
+    let outcome = bench(0xfff0, DATA32);
+    assert_eq!(outcome.read32(DATA) & 0xffff, 0xfff2);
+    assert_eq!(outcome.state.rflags & ZF, ZF);
+    let outcome = bench(0xfff3, READ_ONLY);
+    outcome.halted_before(2);
+    assert_eq!(outcome.state.rflags & ZF, 0);
+    bench(0xfff0, READ_ONLY).expect(13, Some(0), CODE);
+}
