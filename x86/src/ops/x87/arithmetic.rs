@@ -59,32 +59,32 @@ fn with_memory<B: Binary, M: Source>(core: &mut Core, env: &mut Env<'_>, op: &Op
     let x87 = &mut core.x87;
     let Some(a) = x87.get(0) else {
         x87.underflow(0);
-        return Ok(Flow::Next);
+        return core.next_after_access(env, op);
     };
     let (control, mut flags) = (x87.steering(), Flags::default());
     let value = B::apply(a.into(), M::operand(image), &control, &mut flags);
     x87.deliver(0, value, &control, &flags);
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// `ST0 = B(ST0, ST(i))`.
-fn to_top<B: Binary>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn to_top<B: Binary>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let x87 = &mut core.x87;
     let Some((a, b)) = x87.get_with(op.src) else {
         x87.underflow(0);
-        return Ok(Flow::Next);
+        return core.next(env, op);
     };
     let (control, mut flags) = (x87.steering(), Flags::default());
     let value = B::apply(a.into(), b.into(), &control, &mut flags);
     x87.deliver(0, value, &control, &flags);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// `ST(i) = B(ST(i), ST0)`, then a pop if so told.
 fn to_register<B: Binary, const POP: bool>(
     core: &mut Core,
-    _: &mut Env<'_>,
+    env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
     begin(core, op)?;
@@ -100,7 +100,7 @@ fn to_register<B: Binary, const POP: bool>(
     if POP && done {
         x87.pop();
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 // ---- ST0 alone -----------------------------------------------------------------------------
@@ -108,6 +108,7 @@ fn to_register<B: Binary, const POP: bool>(
 /// `ST0 = compute(ST0)`.
 pub(super) fn unary(
     core: &mut Core,
+    env: &mut Env<'_>,
     op: &Op,
     compute: impl Fn(F80, &Control, &mut Flags) -> F80,
 ) -> Exec<Flow> {
@@ -115,39 +116,39 @@ pub(super) fn unary(
     let x87 = &mut core.x87;
     let Some(a) = x87.get(0) else {
         x87.underflow(0);
-        return Ok(Flow::Next);
+        return core.next_after_access(env, op);
     };
     let (control, mut flags) = (x87.steering(), Flags::default());
     let value = compute(a, &control, &mut flags);
     x87.deliver(0, value, &control, &flags);
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FSQRT.
-fn square_root(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    unary(core, op, softfloat::sqrt)
+fn square_root(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    unary(core, env, op, softfloat::sqrt)
 }
 
 /// FRNDINT.
-fn round_to_integer(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    unary(core, op, softfloat::round_to_integer)
+fn round_to_integer(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    unary(core, env, op, softfloat::round_to_integer)
 }
 
 /// FCHS.
-fn change_sign(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    unary(core, op, |a, _, _| a.negate())
+fn change_sign(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    unary(core, env, op, |a, _, _| a.negate())
 }
 
 /// FABS.
-fn absolute(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    unary(core, op, |a, _, _| a.abs())
+fn absolute(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    unary(core, env, op, |a, _, _| a.abs())
 }
 
 /// FXTRACT: the exponent replaces ST0, the significand is pushed.
-fn extract(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn extract(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let Some(a) = take_for_two(core) else {
-        return Ok(Flow::Next);
+        return core.next(env, op);
     };
     let x87 = &mut core.x87;
     let (control, mut flags) = (x87.steering(), Flags::default());
@@ -155,7 +156,7 @@ fn extract(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     if x87.deliver(0, parts.exponent, &control, &flags) {
         x87.push(parts.significand);
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// ST0 for an instruction that replaces it and pushes another result. None if ST0 is empty or the
@@ -176,28 +177,28 @@ pub(super) fn take_for_two(core: &mut Core) -> Option<F80> {
 // ---- ST0 and ST1 ---------------------------------------------------------------------------
 
 /// FSCALE.
-fn scale(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn scale(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let x87 = &mut core.x87;
     let Some((a, b)) = x87.get_with(1) else {
         x87.underflow(0);
-        return Ok(Flow::Next);
+        return core.next(env, op);
     };
     let (control, mut flags) = (x87.steering(), Flags::default());
     let value = softfloat::scale(a, b, &control, &mut flags);
     x87.deliver(0, value, &control, &flags);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FPREM, and FPREM1 if `NEAREST`. The quotient's low bits go into C1, C3 and C0; if there is no
 /// quotient, C3 and C0 stay.
-fn remainder<const NEAREST: bool>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn remainder<const NEAREST: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let x87 = &mut core.x87;
     x87.set_codes(C2, 0);
     let Some((a, b)) = x87.get_with(1) else {
         x87.underflow(0);
-        return Ok(Flow::Next);
+        return core.next(env, op);
     };
     let kind = if NEAREST {
         RemainderKind::Nearest
@@ -214,7 +215,7 @@ fn remainder<const NEAREST: bool>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> 
             | code(outcome.quotient & 4 != 0, C0);
         x87.set_codes(C0 | C1 | C2 | C3, codes);
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// Names the handler.

@@ -72,42 +72,42 @@ fn with_memory<M: Source, const POPS: u8>(
     let operands = core.x87.get(0).map(|a| (a, M::operand(image)));
     let outcome = compare(core, operands, ORDERED, POPS);
     set_codes(core, outcome);
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FCOM, FUCOM and their popping forms with ST(i).
 fn with_register<const KIND: bool, const POPS: u8>(
     core: &mut Core,
-    _: &mut Env<'_>,
+    env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
     begin(core, op)?;
     let outcome = compare(core, registers(core, op.src), KIND, POPS);
     set_codes(core, outcome);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FCOMPP and FUCOMPP.
-fn twice_popping<const KIND: bool>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn twice_popping<const KIND: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let outcome = compare(core, registers(core, 1), KIND, 2);
     set_codes(core, outcome);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FTST.
-fn with_zero(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn with_zero(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let operands = core.x87.get(0).map(|a| (a, F80::ZERO.into()));
     let outcome = compare(core, operands, ORDERED, 0);
     set_codes(core, outcome);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FCOMI, FUCOMI and their popping forms: ZF, PF and CF are the outcome; OF, SF and AF are clear.
 fn into_flags<const KIND: bool, const POPS: u8>(
     core: &mut Core,
-    _: &mut Env<'_>,
+    env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
     begin(core, op)?;
@@ -117,11 +117,11 @@ fn into_flags<const KIND: bool, const POPS: u8>(
     let status = flag(4, ZF) | flag(2, PF) | flag(1, CF);
     let kept = core.flags.value() & !(OF | SF | ZF | AF | PF | CF);
     core.flags.set_value(kept | status);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FXAM. C1 is the sign of the register, be it empty or not.
-fn examine(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn examine(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let class = match core.x87.get(0).map(F80::class) {
         None => C3 | C0,
@@ -134,7 +134,7 @@ fn examine(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     };
     let sign = if core.x87.raw(0).is_negative() { C1 } else { 0 };
     core.x87.set_codes(C0 | C1 | C2 | C3, class | sign);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// Names the handler.

@@ -37,17 +37,17 @@ impl X87State {
 }
 
 /// FNINIT.
-fn initialize(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn initialize(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     available(core)?;
     core.x87.initialize();
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FNCLEX.
-fn clear_exceptions(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn clear_exceptions(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     available(core)?;
     core.x87.status &= !(Flags::ALL | STACK_FAULT | SUMMARY | BUSY);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FLDCW.
@@ -55,7 +55,7 @@ fn load_control(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     ready(core)?;
     let value = core.load(env, op)?;
     core.x87.set_control(value);
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FNSTCW.
@@ -63,7 +63,7 @@ fn store_control(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     available(core)?;
     let value = core.x87.control;
     core.store(env, op, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FNSTSW to memory.
@@ -71,30 +71,30 @@ fn store_status(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     available(core)?;
     let value = core.x87.status;
     core.store(env, op, value)?;
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FNSTSW AX.
-fn status_to_ax(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn status_to_ax(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     available(core)?;
     let value = core.x87.status;
     core.set_reg(0, value);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FWAIT: #NM only if both CR0.MP and CR0.TS are set, whatever CR0.EM says.
-fn wait(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn wait(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     if core.cr0 & cr0::MP != 0 && core.cr0 & cr0::TS != 0 {
         return core.raise(Fault::NO_DEVICE);
     }
     pending(core)?;
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FNENI, FNDISI, FNSETPM.
-fn nothing(core: &mut Core, _: &mut Env<'_>, _: &Op) -> Exec<Flow> {
+fn nothing(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     available(core)?;
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// Names the handler.

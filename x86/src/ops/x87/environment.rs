@@ -165,7 +165,7 @@ fn store_environment<const SIZE: usize>(core: &mut Core, env: &mut Env<'_>, op: 
     core.write_bytes(env, linear, op.seg, &image)?;
     let masked = core.x87.control | Flags::ALL;
     core.x87.set_control(masked);
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FLDENV.
@@ -174,7 +174,7 @@ fn load_environment<const SIZE: usize>(core: &mut Core, env: &mut Env<'_>, op: &
     let linear = place::<SIZE>(core, op, SIZE, false)?;
     let image: [u8; SIZE] = core.read_bytes(env, linear, op.seg)?;
     set_fields::<SIZE>(core, parse(image));
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FNSAVE: environment and registers, then FNINIT.
@@ -190,7 +190,7 @@ fn save<const SIZE: usize>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<
         core.write_bytes(env, register_at::<SIZE>(linear, i), op.seg, &value)?;
     }
     core.x87.initialize();
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FRSTOR.
@@ -210,7 +210,7 @@ fn restore<const SIZE: usize>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Ex
         let physical = core.x87.physical(i);
         core.x87.registers[physical] = register;
     }
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// Names the handler.

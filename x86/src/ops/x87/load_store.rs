@@ -23,7 +23,7 @@ fn load<M: Format>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     let x87 = &mut core.x87;
     if x87.full() {
         x87.overflow();
-        return Ok(Flow::Next);
+        return core.next_after_access(env, op);
     }
     let mut flags = Flags::default();
     let value = M::widen(image, &mut flags);
@@ -31,7 +31,7 @@ fn load<M: Format>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     if !flags.blocks_load(&x87.steering()) {
         x87.push(value);
     }
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FST, FIST, FBSTP and their popping forms to memory.
@@ -78,11 +78,11 @@ fn store_under<M: Format, const POP: bool>(
     if POP && !blocked {
         core.x87.pop();
     }
-    Ok(Flow::Next)
+    core.next_after_access(env, op)
 }
 
 /// FLD ST(i). An empty register counts before a full stack.
-fn load_register(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn load_register(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let x87 = &mut core.x87;
     match x87.get(op.src) {
@@ -94,11 +94,11 @@ fn load_register(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
         None if x87.stack_fault(false) => x87.push(F80::INDEFINITE),
         None => {}
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FST ST(i) and FSTP ST(i).
-fn store_register<const POP: bool>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn store_register<const POP: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let x87 = &mut core.x87;
     let done = match x87.get(0) {
@@ -112,11 +112,11 @@ fn store_register<const POP: bool>(core: &mut Core, _: &mut Env<'_>, op: &Op) ->
     if POP && done {
         x87.pop();
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FSTPNCE (D9 D8+i): FSTP that merely pops if ST0 is empty.
-fn store_register_quietly(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn store_register_quietly(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let x87 = &mut core.x87;
     x87.set_codes(C1, 0);
@@ -124,11 +124,11 @@ fn store_register_quietly(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flo
         x87.set(op.src, value);
     }
     x87.pop();
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FLD1 and its relatives: number `N` of [`CONSTANTS`].
-fn load_constant<const N: usize>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn load_constant<const N: usize>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let x87 = &mut core.x87;
     if x87.full() {
@@ -137,7 +137,7 @@ fn load_constant<const N: usize>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> E
         x87.set_codes(C1, 0);
         x87.push(CONSTANTS[N].load(x87.steering().rounding));
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// The constants, in the order of their opcodes D9 E8 to D9 EE.

@@ -73,7 +73,7 @@ impl X87State {
     }
 
     /// Puts a value on the stack, which is not full.
-    pub(super) fn push(&mut self, value: F80) {
+    pub(in crate::ops) fn push(&mut self, value: F80) {
         self.turn(7);
         self.set(0, value);
     }
@@ -108,25 +108,25 @@ impl X87State {
 }
 
 /// FXCH. Registers that are empty become indefinites first, if that is masked.
-fn exchange(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn exchange(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     let x87 = &mut core.x87;
     let (a, b) = (x87.get(0), x87.get(op.src));
     if a.is_some() && b.is_some() {
         x87.set_codes(C1, 0);
     } else if !x87.stack_fault(false) {
-        return Ok(Flow::Next);
+        return core.next(env, op);
     }
     x87.set(0, b.unwrap_or(F80::INDEFINITE));
     x87.set(op.src, a.unwrap_or(F80::INDEFINITE));
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FCMOVcc if any of `FLAGS` is set, or with `NOT` if none is. Empty registers are a fault whether
 /// the condition holds or not.
 fn conditional_move<const FLAGS: u64, const NOT: bool>(
     core: &mut Core,
-    _: &mut Env<'_>,
+    env: &mut Env<'_>,
     op: &Op,
 ) -> Exec<Flow> {
     begin(core, op)?;
@@ -138,32 +138,32 @@ fn conditional_move<const FLAGS: u64, const NOT: bool>(
         Some((_, value)) if holds != NOT => core.x87.set(0, value),
         Some(_) => {}
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FINCSTP with 1, FDECSTP with 7.
-fn turn<const BY: u16>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn turn<const BY: u16>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     core.x87.turn(BY);
     core.x87.set_codes(C1, 0);
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FFREE and, with `POP`, FFREEP.
-fn free<const POP: bool>(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn free<const POP: bool>(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
     core.x87.free(op.src);
     core.x87.set_codes(C1, 0);
     if POP {
         core.x87.pop();
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FNOP.
-fn nothing(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+fn nothing(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
     begin(core, op)?;
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// Names the handler.

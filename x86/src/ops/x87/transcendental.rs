@@ -22,6 +22,7 @@ fn out_of_range(core: &mut Core) {
 /// `ST0 = compute(ST0)` if in range.
 fn of_angle(
     core: &mut Core,
+    env: &mut Env<'_>,
     op: &Op,
     compute: fn(F80, &Control, &mut Flags) -> Option<F80>,
 ) -> Exec<Flow> {
@@ -30,7 +31,7 @@ fn of_angle(
     x87.set_codes(C2, 0);
     let Some(a) = x87.get(0) else {
         x87.underflow(0);
-        return Ok(Flow::Next);
+        return core.next(env, op);
     };
     let (control, mut flags) = (x87.steering(), Flags::default());
     match compute(a, &control, &mut flags) {
@@ -39,19 +40,20 @@ fn of_angle(
         }
         None => out_of_range(core),
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// Replaces ST0 and pushes, if in range.
 fn of_angle_twice(
     core: &mut Core,
+    env: &mut Env<'_>,
     op: &Op,
     compute: fn(F80, &Control, &mut Flags) -> Option<Pair>,
 ) -> Exec<Flow> {
     begin(core, op)?;
     core.x87.set_codes(C2, 0);
     let Some(a) = take_for_two(core) else {
-        return Ok(Flow::Next);
+        return core.next(env, op);
     };
     let x87 = &mut core.x87;
     let (control, mut flags) = (x87.steering(), Flags::default());
@@ -63,12 +65,13 @@ fn of_angle_twice(
         }
         None => out_of_range(core),
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// `ST1 = compute(ST0, ST1)`, then a pop.
 fn of_two(
     core: &mut Core,
+    env: &mut Env<'_>,
     op: &Op,
     compute: fn(F80, F80, &Control, &mut Flags) -> F80,
 ) -> Exec<Flow> {
@@ -85,47 +88,47 @@ fn of_two(
     if done {
         x87.pop();
     }
-    Ok(Flow::Next)
+    core.next(env, op)
 }
 
 /// FSIN.
-fn sine(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    of_angle(core, op, softfloat::sin)
+fn sine(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    of_angle(core, env, op, softfloat::sin)
 }
 
 /// FCOS.
-fn cosine(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    of_angle(core, op, softfloat::cos)
+fn cosine(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    of_angle(core, env, op, softfloat::cos)
 }
 
 /// FSINCOS.
-fn sine_and_cosine(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    of_angle_twice(core, op, softfloat::sincos)
+fn sine_and_cosine(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    of_angle_twice(core, env, op, softfloat::sincos)
 }
 
 /// FPTAN.
-fn tangent(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    of_angle_twice(core, op, softfloat::tan)
+fn tangent(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    of_angle_twice(core, env, op, softfloat::tan)
 }
 
 /// FPATAN.
-fn arctangent(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    of_two(core, op, softfloat::atan)
+fn arctangent(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    of_two(core, env, op, softfloat::atan)
 }
 
 /// F2XM1.
-fn power_minus_one(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    unary(core, op, softfloat::exp2_minus_1)
+fn power_minus_one(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    unary(core, env, op, softfloat::exp2_minus_1)
 }
 
 /// FYL2X.
-fn logarithm(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    of_two(core, op, softfloat::log2)
+fn logarithm(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    of_two(core, env, op, softfloat::log2)
 }
 
 /// FYL2XP1.
-fn logarithm_plus_one(core: &mut Core, _: &mut Env<'_>, op: &Op) -> Exec<Flow> {
-    of_two(core, op, softfloat::log2_plus_1)
+fn logarithm_plus_one(core: &mut Core, env: &mut Env<'_>, op: &Op) -> Exec<Flow> {
+    of_two(core, env, op, softfloat::log2_plus_1)
 }
 
 /// Names the handler.
