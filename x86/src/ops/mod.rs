@@ -7,6 +7,8 @@
 mod bench;
 pub(crate) mod integer;
 pub(crate) mod sse;
+#[cfg(test)]
+mod tests;
 pub(crate) mod x87;
 
 use iced_x86::Instruction;

@@ -8,6 +8,8 @@ mod lanes;
 mod memory;
 mod moves;
 mod rights;
+mod vex;
+mod xsave;
 
 use iced_x86::{Decoder, DecoderOptions};
 
