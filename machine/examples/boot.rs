@@ -1,6 +1,6 @@
 //! Boots a kernel on a machine that nobody waits for, and says how fast that went.
 //!
-//! `cargo run --release -p machine --example boot -- KERNEL INITRAMFS CMDLINE [MAX_STEPS]`
+//! `cargo run --release -p machine --example boot -- KERNEL INITRAMFS CMDLINE [MAX_STEPS [PROFILE]]`
 
 use std::io::Write;
 use std::sync::Arc;
@@ -11,17 +11,20 @@ use machine::{BootPayload, Exit, Machine, MachineConfig, Output, Position, Profi
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let [_, kernel, initramfs, cmdline, rest @ ..] = &arguments[..] else {
-        eprintln!("usage: boot KERNEL INITRAMFS CMDLINE [MAX_STEPS]");
+        eprintln!("usage: boot KERNEL INITRAMFS CMDLINE [MAX_STEPS [PROFILE]]");
         std::process::exit(2);
     };
     let most = rest.first().map_or(u64::MAX, |text| {
         text.parse().expect("MAX_STEPS is a number")
     });
+    let profile = rest.get(1).map_or(Profile::default(), |name| {
+        name.parse().expect("PROFILE is v1, v2 or v3")
+    });
     let read = |path: &String| Arc::new(std::fs::read(path).expect("the file can be read"));
     let mut machine = Machine::new(MachineConfig {
         memory_size: 512 << 20,
         devices: Vec::new(),
-        profile: Profile::default(),
+        profile,
         seed: [7; 32],
         start_time: 1_700_000_000,
         payload: BootPayload {

@@ -75,6 +75,13 @@ fn features_of(feature: CpuidFeature) -> Option<Features> {
     })
 }
 
+/// True if a CPU of `profile` has the instruction that `code` is a form of.
+pub fn has_form(profile: arch::cpuid::Profile, code: iced_x86::Code) -> bool {
+    let mut instruction = Instruction::default();
+    instruction.set_code(code);
+    offers(profile.features(), &instruction)
+}
+
 /// True if a CPU with `features` has the instruction.
 pub(crate) fn offers(features: Features, instruction: &Instruction) -> bool {
     instruction

@@ -27,6 +27,7 @@ mod word;
 pub use arch::cpuid::{Features, Profile};
 pub use bus::{Bus, Progress};
 pub use cpu::{Cpu, Exit, Limits};
+pub use features::has_form;
 pub use state::{CpuState, Segment};
 
 /// Cost units of a step that is no REP iteration.

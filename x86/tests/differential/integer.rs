@@ -81,7 +81,7 @@ fn moves() {
 }
 
 /// Moves of segment, control, debug and test registers.
-fn touches_system_registers(code: Code) -> bool {
+pub fn touches_system_registers(code: Code) -> bool {
     use iced_x86::OpCodeOperandKind as K;
     let info = code.op_code();
     (0..info.op_count()).any(|n| {
@@ -516,7 +516,12 @@ fn hints() {
                     | M::Prefetcht0
                     | M::Prefetcht1
                     | M::Prefetcht2
+                    | M::Prefetch
                     | M::Prefetchw
+                    | M::Prefetchwt1
+                    | M::Prefetchit0
+                    | M::Prefetchit1
+                    | M::Cldemote
                     | M::Lfence
                     | M::Mfence
                     | M::Sfence
@@ -525,3 +530,23 @@ fn hints() {
             )
     }));
 }
+
+/// Every test of this file, for the list of what they cover.
+pub const TESTS: &[fn()] = &[
+    arithmetic_and_logic,
+    moves,
+    compare_and_exchange,
+    conditions,
+    shifts_and_rotates,
+    multiplication_and_division,
+    bits,
+    counts,
+    bit_fields,
+    checksums,
+    stack,
+    flags,
+    branches,
+    strings,
+    decimal,
+    hints,
+];

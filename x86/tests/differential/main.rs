@@ -16,7 +16,9 @@
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+mod addresses;
 mod context;
+mod coverage;
 mod family;
 mod generate;
 mod guest;

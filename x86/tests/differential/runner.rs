@@ -1,6 +1,7 @@
 //! Draws cases, has them executed by both sides, and compares.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fmt::Write;
 
@@ -30,8 +31,33 @@ fn number(name: &str, default: u64) -> u64 {
         .map_or(default, |text| text.parse().expect(name))
 }
 
+thread_local! {
+    /// While forms are listed: those so far.
+    static LISTED: RefCell<Option<BTreeSet<Code>>> = const { RefCell::new(None) };
+}
+
+/// The forms that `tests` check, without checking them.
+pub fn forms_of(tests: &[fn()]) -> BTreeSet<Code> {
+    LISTED.set(Some(BTreeSet::new()));
+    tests.iter().for_each(|test| test());
+    LISTED.take().expect("it was set above")
+}
+
 /// Tests every form in `family` that exists in `mode`.
 pub fn check(family: &Family, mode: Mode) {
+    let accepted: Vec<Code> = Code::values()
+        .filter(|&code| (family.accepts)(code) && exists_in(code, mode))
+        .collect();
+    assert!(!accepted.is_empty(), "no instruction in {}", family.name);
+    let listing = LISTED.with_borrow_mut(|listed| {
+        listed
+            .as_mut()
+            .map(|listed| listed.extend(&accepted))
+            .is_some()
+    });
+    if listing {
+        return;
+    }
     let seed = number("X86_DIFFERENTIAL_SEED", 1);
     let cases = CASES * number("X86_DIFFERENTIAL_SCALE", 1);
     let mut run = Run {
@@ -48,10 +74,6 @@ pub fn check(family: &Family, mode: Mode) {
         compared: 0,
         tried: 0,
     };
-    let accepted: Vec<Code> = Code::values()
-        .filter(|&code| (family.accepts)(code) && exists_in(code, mode))
-        .collect();
-    assert!(!accepted.is_empty(), "no instruction in {}", family.name);
     let forms: Vec<Code> = accepted
         .iter()
         .copied()

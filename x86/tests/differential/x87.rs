@@ -303,3 +303,6 @@ fn forget_digits(fx: &mut Fx) {
         fx.0[at + 8] = 0;
     }
 }
+
+/// Every test of this file, for the list of what they cover.
+pub const TESTS: &[fn()] = &[with_memory, among_registers, transcendental];
