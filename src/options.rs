@@ -12,7 +12,7 @@ use thiserror::Error;
 use vmm::config::{ConfigError, VmParams};
 use vmm::host::api_socket::ApiSocketAddress;
 use vmm::host::event_monitor::EventMonitor;
-use vmm::machine_factory::{Engine, MachineOptions, ReplayRequest};
+use vmm::machine_factory::{Engine, MachineOptions, ReplayRequest, Translation};
 use vmm::process::ProcessOptions;
 
 /// A fault-tolerant virtual machine monitor.
@@ -87,7 +87,11 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = EngineName::Software, help_heading = "Machine")]
     engine: EngineName,
 
-    /// The most memory that caches of decoded instructions may take
+    /// How the software CPU executes; the guest cannot tell
+    #[arg(long, value_enum, default_value_t = TranslationName::Mixed, help_heading = "Machine")]
+    translation: TranslationName,
+
+    /// The most memory that caches of decoded and compiled instructions may take
     #[arg(long, value_name = "BYTES", default_value = "16M", value_parser = size,
           help_heading = "Machine")]
     code_cache_size: u64,
@@ -130,6 +134,27 @@ impl Seccomp {
     /// Whether filters are asked for.
     pub(crate) fn filters(self) -> bool {
         self != Seccomp::False
+    }
+}
+
+/// How the software CPU executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TranslationName {
+    /// An interpreter alone
+    Interpreter,
+    /// Compiled code wherever that is possible
+    Compiler,
+    /// Compiled code for what is executed often
+    Mixed,
+}
+
+impl From<TranslationName> for Translation {
+    fn from(name: TranslationName) -> Translation {
+        match name {
+            TranslationName::Interpreter => Translation::Interpreter,
+            TranslationName::Compiler => Translation::Compiler,
+            TranslationName::Mixed => Translation::Mixed,
+        }
     }
 }
 
@@ -200,6 +225,7 @@ impl Options {
         Ok(MachineOptions {
             engine,
             code_cache_size: self.code_cache_size,
+            translation: self.translation.into(),
             record,
         })
     }

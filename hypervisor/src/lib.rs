@@ -12,4 +12,4 @@ mod vcpu;
 pub use position::Position;
 pub use software::SoftwareVcpu;
 pub use vcpu::{CpuState, Exit, Limits, Profile, Progress, Vcpu, VmOps};
-pub use x86::UNITS_PER_STEP;
+pub use x86::{Translation, Tuning, UNITS_PER_STEP};

@@ -3,20 +3,20 @@
 use std::sync::atomic::AtomicBool;
 
 use memory::GuestRam;
-use x86::Cpu;
+use x86::{Cpu, Tuning};
 
 use crate::vcpu::{CpuState, Exit, Limits, Profile, Progress, Vcpu, VmOps};
 
-/// A vCPU that interprets.
+/// A vCPU that interprets and compiles.
 pub struct SoftwareVcpu {
     cpu: Cpu,
 }
 
 impl SoftwareVcpu {
-    /// A vCPU in a validated state, whose caches keep to about `cache_bytes`.
-    pub fn new(state: &CpuState, cache_bytes: usize) -> SoftwareVcpu {
+    /// A vCPU in a validated state.
+    pub fn new(state: &CpuState, tuning: Tuning) -> SoftwareVcpu {
         SoftwareVcpu {
-            cpu: Cpu::new(state, cache_bytes),
+            cpu: Cpu::new(state, tuning),
         }
     }
 }

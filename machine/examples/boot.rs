@@ -1,12 +1,15 @@
 //! Boots a kernel on a machine that nobody waits for, and says how fast that went.
 //!
-//! `cargo run --release -p machine --example boot -- KERNEL INITRAMFS CMDLINE [MAX_STEPS [PROFILE]]`
+//! `cargo run --release -p machine --example boot -- KERNEL INITRAMFS CMDLINE [MAX_STEPS [PROFILE
+//! [interpreter|compiler|mixed]]]`
 
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use machine::{BootPayload, Exit, Machine, MachineConfig, Output, Position, Profile};
+use machine::{
+    BootPayload, Exit, Machine, MachineConfig, Output, Position, Profile, Translation, Tuning,
+};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -20,6 +23,12 @@ fn main() {
     let profile = rest.get(1).map_or(Profile::default(), |name| {
         name.parse().expect("PROFILE is v1, v2 or v3")
     });
+    let translation = match rest.get(2).map(String::as_str) {
+        None | Some("mixed") => Translation::Mixed,
+        Some("interpreter") => Translation::Interpreter,
+        Some("compiler") => Translation::Compiler,
+        Some(other) => panic!("{other} is no way of execution"),
+    };
     let read = |path: &String| Arc::new(std::fs::read(path).expect("the file can be read"));
     let mut machine = Machine::new(MachineConfig {
         memory_size: 512 << 20,
@@ -32,7 +41,7 @@ fn main() {
             initramfs: read(initramfs),
             cmdline: cmdline.clone(),
         },
-        cache_bytes: 32 << 20,
+        tuning: Tuning::new(32 << 20, translation),
     })
     .expect("the machine can be made");
     let kick = AtomicBool::new(false);

@@ -18,7 +18,7 @@ use devices::i8042::I8042;
 use devices::ioapic::Ioapic;
 use devices::lapic::Lapic;
 use devices::serial::Serial;
-use hypervisor::{CpuState, Exit as VcpuExit, Limits, Position, SoftwareVcpu, Vcpu};
+use hypervisor::{CpuState, Exit as VcpuExit, Limits, Position, SoftwareVcpu, Tuning, Vcpu};
 use memory::GuestRam;
 use pci::RootBus;
 use thiserror::Error;
@@ -47,9 +47,8 @@ pub struct MachineConfig {
     pub start_time: u64,
     /// What it boots.
     pub payload: BootPayload,
-    /// About how many bytes the caches of decoded instructions may take. No part of the machine:
-    /// it may differ between the sides.
-    pub cache_bytes: usize,
+    /// How the CPU is executed. No part of the machine: it may differ between the sides.
+    pub tuning: Tuning,
 }
 
 /// Why a machine cannot be made.
@@ -123,7 +122,7 @@ impl Machine {
             request: None,
         };
         Ok(Machine {
-            vcpu: Box::new(SoftwareVcpu::new(&cpu, config.cache_bytes)),
+            vcpu: Box::new(SoftwareVcpu::new(&cpu, config.tuning)),
             ram_digest: RamDigest::new(&ram),
             ram,
             board,
@@ -139,7 +138,7 @@ impl Machine {
     pub fn restore(
         state: MachineState,
         ram: GuestRam,
-        cache_bytes: usize,
+        tuning: Tuning,
     ) -> Result<Machine, StateError> {
         let MachineState {
             version,
@@ -192,7 +191,7 @@ impl Machine {
             console,
             request,
         };
-        let vcpu = SoftwareVcpu::new(&cpu, cache_bytes);
+        let vcpu = SoftwareVcpu::new(&cpu, tuning);
         if !board.clock.validate(vcpu.progress().units) {
             return Err(impossible(
                 "clock",

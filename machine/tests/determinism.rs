@@ -161,7 +161,7 @@ fn move_house(machine: Machine) -> Machine {
                 .expect("the same pages are there");
         }
     }
-    Machine::restore(decoded, ram, 1 << 20).expect("what was saved restores")
+    Machine::restore(decoded, ram, tiny::INTERPRETER).expect("what was saved restores")
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn a_byte_of_ram_is_in_the_digest() {
         ram.write(address, &page).expect("the same pages are there");
     }
     ram.write(0x1ff_fff1, &[1]).expect("it is RAM");
-    let mut changed = Machine::restore(state, ram, 1 << 20).expect("it restores");
+    let mut changed = Machine::restore(state, ram, tiny::INTERPRETER).expect("it restores");
     let mut machine = machine_again;
     assert_eq!(machine.digest().differences(&changed.digest()), ["memory"]);
 }

@@ -5,6 +5,8 @@
 //!
 //! Invariant: a machine that is built here obeys the whole of [`crate::control::Vm`].
 
+pub use machine::Translation;
+use machine::Tuning;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -44,8 +46,10 @@ impl Engine {
 pub struct MachineOptions {
     /// What executes instructions.
     pub engine: Engine,
-    /// The most bytes that caches of decoded instructions may take.
+    /// The most bytes that caches of decoded and compiled instructions may take.
     pub code_cache_size: u64,
+    /// What executes instructions in software.
+    pub translation: Translation,
     /// Where the log of a run is written, if anywhere.
     pub record: Option<PathBuf>,
 }
@@ -58,8 +62,17 @@ impl Default for MachineOptions {
         MachineOptions {
             engine: Engine::Software,
             code_cache_size: CODE_CACHE_SIZE_DEFAULT,
+            translation: Translation::default(),
             record: None,
         }
+    }
+}
+
+impl MachineOptions {
+    /// How the CPU is executed.
+    pub(crate) fn tuning(&self) -> Tuning {
+        let cache_bytes = usize::try_from(self.code_cache_size).unwrap_or(usize::MAX);
+        Tuning::new(cache_bytes, self.translation)
     }
 }
 
@@ -130,7 +143,7 @@ pub struct ReplayRequest {
 pub fn replay(request: &ReplayRequest, options: &MachineOptions) -> Result<String, VmError> {
     options.engine.check()?;
     let replay_options = log_replay::ReplayOptions {
-        cache_bytes: usize::try_from(options.code_cache_size).unwrap_or(usize::MAX),
+        tuning: options.tuning(),
         flush: request.flush,
     };
     let mut console = WholeLines::new(std::io::BufWriter::new(std::io::stdout().lock()));

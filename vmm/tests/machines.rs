@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use machine::{Translation, Tuning};
 use vmm::api::{ApiError, ApiHandle, Request, Response};
 use vmm::config::{FtEnableConfig, FtReceiveConfig, Lease, TcpAddress, VmConfig};
 use vmm::host::clock;
@@ -221,7 +222,7 @@ fn replay(path: &Path) -> (Result<Replayed, ReplayError>, String) {
 fn replay_with(path: &Path, flush: Option<u64>) -> (Result<Replayed, ReplayError>, String) {
     let mut console = Vec::new();
     let options = ReplayOptions {
-        cache_bytes: 1 << 20,
+        tuning: Tuning::new(1 << 20, Translation::default()),
         flush,
     };
     let result = log_replay::replay(path, options, &mut console);

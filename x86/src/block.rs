@@ -5,12 +5,15 @@
 //!
 //! Invariant: **blocks are invisible.** While a block is held, its bytes are those it was decoded
 //! from: their pages have [`memory::WATCH_CODE`], and a store to them drops it before the next step.
-//! An entry of the jump cache is believed only in the epoch it was made in.
+//! An entry of the jump cache is believed only under the key it was made with, and while its block
+//! is held. Compiled code lives and dies with its block: what leads to it afterwards leaves at once.
 
 use std::collections::BTreeMap;
 
+use arch::cpuid::Features;
 use memory::{GuestRam, WATCH_CODE, Write};
 
+use crate::compiler::Compiler;
 use crate::decode::end_mark;
 use crate::op::{CodeSize, Op};
 
@@ -38,18 +41,48 @@ struct Block {
     /// Physical page of the bytes beyond the first page, for a lone instruction that crosses.
     second: Option<u64>,
     live: bool,
+    /// How often it was interpreted, as far as anybody wants to know.
+    heat: u16,
+    /// Address of its compiled code; 0 if there is none.
+    code: u64,
     next: u32,
 }
 
+/// An entry of the jump cache; compiled code reads it too.
 #[derive(Clone, Copy)]
-#[repr(align(32))]
-struct Jump {
-    linear: u64,
+#[repr(C, align(32))]
+pub(crate) struct Jump {
+    pub(crate) linear: u64,
     /// Epoch of the translations of code, and mode; 0 matches nothing.
-    key: u64,
-    /// Epoch of the blocks.
-    epoch: u64,
-    run: Run,
+    pub(crate) key: u64,
+    /// Where compiled code goes on: the block's code, or the way out.
+    pub(crate) code: u64,
+    block: u32,
+}
+
+impl Jump {
+    /// Entries in the cache.
+    pub(crate) const COUNT: usize = JUMPS;
+}
+
+/// An entry that nothing matches.
+const NOWHERE: Jump = Jump {
+    linear: 0,
+    key: 0,
+    code: 0,
+    block: 0,
+};
+
+const _: () = assert!(size_of::<Jump>() == 32, "compiled code shifts by 5");
+
+/// What was found at RIP.
+#[derive(Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) run: Run,
+    /// Number of the block; `None` for a run that nothing will find again.
+    pub(crate) block: Option<u32>,
+    /// Address of its compiled code; 0 if there is none.
+    pub(crate) code: u64,
 }
 
 /// A page with decoded bytes.
@@ -67,33 +100,30 @@ pub(crate) struct BlockCache {
     buckets: Box<[u32]>,
     pages: BTreeMap<u32, CodePage>,
     jumps: Box<[Jump]>,
-    epoch: u64,
     /// Most instructions in the arena.
     capacity: usize,
+    compiler: Option<Compiler>,
 }
 
 impl BlockCache {
-    /// An empty cache that keeps to about `bytes` of memory.
-    pub(crate) fn new(bytes: usize) -> BlockCache {
-        let nothing = Jump {
-            linear: 0,
-            key: 0,
-            epoch: 0,
-            run: Run {
-                start: 0,
-                count: 0,
-                bytes: 0,
-            },
+    /// An empty cache that keeps to about `bytes` of memory; a quarter of them for compiled code, if
+    /// that is wanted and possible. `compiler` says whether its code stops exactly at limits.
+    pub(crate) fn new(bytes: usize, compiler: Option<bool>) -> BlockCache {
+        let compiler = compiler.and_then(|exact| Compiler::new(bytes / 4, exact));
+        let rest = if compiler.is_some() {
+            bytes - bytes / 4
+        } else {
+            bytes
         };
         BlockCache {
             arena: Vec::new(),
             blocks: Vec::new(),
             buckets: vec![NONE; BUCKETS].into_boxed_slice(),
             pages: BTreeMap::new(),
-            jumps: vec![nothing; JUMPS].into_boxed_slice(),
-            epoch: 1,
+            jumps: vec![NOWHERE; JUMPS].into_boxed_slice(),
             // Two thirds for instructions, the rest for the books about them.
-            capacity: (bytes / 3 * 2 / size_of::<Op>()).max(4 * LONGEST_BLOCK),
+            capacity: (rest / 3 * 2 / size_of::<Op>()).max(4 * LONGEST_BLOCK),
+            compiler,
         }
     }
 
@@ -112,27 +142,129 @@ impl BlockCache {
     /// Where `linear` is remembered. Address spaces, whose keys differ, have different places.
     #[inline(always)]
     fn jump_slot(linear: u64, key: u64) -> usize {
-        let spread = (key >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52;
-        ((linear ^ (linear >> 12) ^ spread) as usize) & (JUMPS - 1)
+        ((linear ^ (linear >> 12) ^ Self::spread(key)) as usize) & (JUMPS - 1)
     }
 
-    /// The run at a linear address, if it was found there since the last change. `key` is made of
+    /// What a key contributes to the place.
+    #[inline(always)]
+    pub(crate) fn spread(key: u64) -> u64 {
+        (key >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52
+    }
+
+    /// What is at a linear address, if it was found there since the last change. `key` is made of
     /// the epoch of the translations of code and of the mode (four bits).
     #[inline(always)]
-    pub(crate) fn jump(&self, linear: u64, key: u64) -> Option<Run> {
+    pub(crate) fn jump(&self, linear: u64, key: u64) -> Option<Found> {
         let entry = &self.jumps[Self::jump_slot(linear, key)];
-        (entry.linear == linear && entry.key == key && entry.epoch == self.epoch)
-            .then_some(entry.run)
+        if entry.linear != linear || entry.key != key {
+            return None;
+        }
+        let block = &self.blocks[entry.block as usize];
+        block.live.then_some(Found {
+            run: block.run,
+            block: Some(entry.block),
+            code: block.code,
+        })
     }
 
-    /// Remembers that `linear` leads to `run`.
-    pub(crate) fn remember_jump(&mut self, linear: u64, key: u64, run: Run) {
+    /// Remembers that `linear` leads to `block`.
+    pub(crate) fn remember_jump(&mut self, linear: u64, key: u64, block: u32) {
+        let code = match self.blocks[block as usize].code {
+            0 => crate::compiler::way_out(),
+            code => code,
+        };
         self.jumps[Self::jump_slot(linear, key)] = Jump {
             linear,
             key,
-            epoch: self.epoch,
-            run,
+            code,
+            block,
         };
+    }
+
+    /// Address of the jump cache, for compiled code.
+    pub(crate) fn jumps_address(&self) -> u64 {
+        self.jumps.as_ptr().expose_provenance() as u64
+    }
+
+    // ---- compiled code ---------------------------------------------------------------------
+
+    /// The compiler, for compiled code and for who may run it.
+    #[inline]
+    pub(crate) fn compiler(&mut self) -> &mut Compiler {
+        self.compiler.as_mut().expect("there is compiled code")
+    }
+
+    /// True if there is a compiler.
+    #[inline]
+    pub(crate) fn compiles(&self) -> bool {
+        self.compiler.is_some()
+    }
+
+    /// True once `block` was asked about `threshold` times.
+    #[inline]
+    pub(crate) fn is_hot(&mut self, block: u32, threshold: u16) -> bool {
+        let heat = &mut self.blocks[block as usize].heat;
+        *heat = heat.saturating_add(1);
+        *heat == threshold
+    }
+
+    /// Compiles a block, which lies within a page of RAM. Gives the address of its code, or 0.
+    pub(crate) fn compile(&mut self, ram: &mut GuestRam, block: u32, features: Features) -> u64 {
+        let Block {
+            run,
+            physical,
+            size,
+            second,
+            ..
+        } = self.blocks[block as usize];
+        if size != CodeSize::Bits64 || second.is_some() {
+            return 0;
+        }
+        let page = ram.page_index(physical).expect("code lies in RAM");
+        let start = (physical & 0xfff) as usize;
+        let bytes = &ram.page(page)[start..start + usize::from(run.bytes)];
+        let ops = &self.arena[run.start as usize..run.start as usize + usize::from(run.count)];
+        let Some(compiler) = &mut self.compiler else {
+            return 0;
+        };
+        match compiler.compile(block, start as u16, ops, bytes, features) {
+            Ok(code) => {
+                self.blocks[block as usize].code = code;
+                code
+            }
+            Err(_) => {
+                self.clear(ram);
+                0
+            }
+        }
+    }
+
+    /// Links the jump `site` of compiled code to `block`, if that is where it leads on its own page.
+    pub(crate) fn link(&mut self, site: u32, block: u32) {
+        let Block {
+            physical,
+            size,
+            code,
+            second,
+            ..
+        } = self.blocks[block as usize];
+        let compiler = self.compiler.as_mut().expect("there is compiled code");
+        let from = &self.blocks[compiler.site_block(site) as usize];
+        let same_page = (from.physical ^ physical) < 4096;
+        if code != 0 && from.live && same_page && size == from.size && second.is_none() {
+            compiler.link(site, block, code);
+        }
+    }
+
+    /// Offset of a block in its page.
+    pub(crate) fn page_offset(&self, block: u32) -> u64 {
+        self.blocks[block as usize].physical & 0xfff
+    }
+
+    /// An instruction of a block, and the run it belongs to.
+    pub(crate) fn instruction(&self, block: u32, index: usize) -> (Run, Op) {
+        let run = self.blocks[block as usize].run;
+        (run, self.ops(run)[index])
     }
 
     fn bucket(physical: u64) -> usize {
@@ -140,12 +272,17 @@ impl BlockCache {
     }
 
     /// The block at a physical address, with the page its tail lies in if it crosses.
-    pub(crate) fn find(&self, physical: u64, size: CodeSize) -> Option<(Run, Option<u64>)> {
+    pub(crate) fn find(&self, physical: u64, size: CodeSize) -> Option<(Found, Option<u64>)> {
         let mut index = self.buckets[Self::bucket(physical)];
         while index != NONE {
             let block = &self.blocks[index as usize];
             if block.physical == physical && block.size == size {
-                return Some((block.run, block.second));
+                let found = Found {
+                    run: block.run,
+                    block: Some(index),
+                    code: block.code,
+                };
+                return Some((found, block.second));
             }
             index = block.next;
         }
@@ -162,8 +299,8 @@ impl BlockCache {
         physical: u64,
         second: Option<u64>,
         size: CodeSize,
-    ) -> Run {
-        let run = self.append(ram, ops, bytes);
+    ) -> Found {
+        let run = self.append(ram, ops, bytes).run;
         let index = self.blocks.len() as u32;
         let bucket = Self::bucket(physical);
         self.blocks.push(Block {
@@ -172,6 +309,8 @@ impl BlockCache {
             size,
             second,
             live: true,
+            heat: 0,
+            code: 0,
             next: self.buckets[bucket],
         });
         self.buckets[bucket] = index;
@@ -182,21 +321,30 @@ impl BlockCache {
             entry.blocks.push(index);
             mark(&mut entry.decoded, start, length);
         }
-        run
+        Found {
+            run,
+            block: Some(index),
+            code: 0,
+        }
     }
 
     /// Adds a run that nothing will find again.
-    pub(crate) fn append(&mut self, ram: &mut GuestRam, ops: &[Op], bytes: u16) -> Run {
+    pub(crate) fn append(&mut self, ram: &mut GuestRam, ops: &[Op], bytes: u16) -> Found {
         if self.arena.len() + ops.len() >= self.capacity || self.blocks.len() >= self.capacity / 2 {
             self.clear(ram);
         }
         let start = self.arena.len() as u32;
         self.arena.extend_from_slice(ops);
         self.arena.push(end_mark());
-        Run {
+        let run = Run {
             start,
             count: ops.len() as u16,
             bytes,
+        };
+        Found {
+            run,
+            block: None,
+            code: 0,
         }
     }
 
@@ -236,7 +384,9 @@ impl BlockCache {
             return;
         }
         self.blocks[index as usize].live = false;
-        self.epoch += 1;
+        if let Some(compiler) = &mut self.compiler {
+            compiler.drop_block(index, block.code);
+        }
         let bucket = Self::bucket(block.physical);
         if self.buckets[bucket] == index {
             self.buckets[bucket] = block.next;
@@ -271,7 +421,7 @@ impl BlockCache {
 
     /// Drops everything.
     pub(crate) fn clear(&mut self, ram: &mut GuestRam) {
-        self.epoch += 1;
+        self.jumps.fill(NOWHERE);
         for &page in self.pages.keys() {
             ram.remove_watch(page as usize, WATCH_CODE);
         }
@@ -279,6 +429,9 @@ impl BlockCache {
         self.blocks.clear();
         self.arena.clear();
         self.buckets.fill(NONE);
+        if let Some(compiler) = &mut self.compiler {
+            compiler.clear();
+        }
     }
 }
 
@@ -309,7 +462,7 @@ mod tests {
     #[test]
     fn a_cache_that_is_fed_for_ever_stays_within_its_capacity() {
         let mut ram = GuestRam::new(1 << 20).expect("RAM can be mapped");
-        let mut cache = BlockCache::new(64 << 10);
+        let mut cache = BlockCache::new(64 << 10, None);
         let op = end_mark();
         for round in 0..100_000u64 {
             // The same address over and over, as for an instruction with an alternating tail.

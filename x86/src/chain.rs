@@ -90,6 +90,20 @@ impl Cursor {
 }
 
 impl Core {
+    /// Executes an instruction that the end mark follows, and nothing else. The cursor is at it
+    /// again afterwards.
+    #[inline]
+    pub(crate) fn execute_alone(&mut self, env: &mut Env<'_>, alone: &[Op; 2]) -> Exec<Flow> {
+        self.cursor.start(alone);
+        let flow = (alone[0].run)(self, env, &alone[0]);
+        if self.cursor.index() == 0 {
+            return flow;
+        }
+        // It went on to the end mark: the instruction itself is done.
+        self.cursor.start(alone);
+        Ok(Flow::Next)
+    }
+
     /// Goes on with the instruction after `op`, the running one. The last act of a handler that can
     /// neither end the block nor call for attention.
     #[inline(always)]

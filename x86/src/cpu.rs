@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arch::cpuid::Profile;
 use memory::{GuestRam, WATCH_CODE, WATCH_TABLE};
 
-use crate::block::{BlockCache, LONGEST_BLOCK, Run};
+use crate::block::{BlockCache, Found, LONGEST_BLOCK, Run};
 use crate::bus::{Bus, Progress};
+use crate::compiler::{self, Leaving};
 use crate::core::{Core, UNITS_PER_STEP, canonical};
 use crate::decode::{self, Decoded, LONGEST};
 use crate::env::Env;
@@ -52,20 +53,76 @@ pub struct Limits {
     pub interrupt: bool,
 }
 
+/// What executes 64-bit code. Never visible to the guest, and no part of the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Translation {
+    /// The interpreter alone.
+    Interpreter,
+    /// Compiled code from a block's first execution on, wherever that is possible, up to the last
+    /// block before a limit. For tests.
+    Compiler,
+    /// Compiled code for blocks that were interpreted often enough.
+    #[default]
+    Mixed,
+}
+
+/// How a CPU is executed. Never visible to the guest, and no part of the state: it may differ
+/// between two sides that must agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// About how many bytes the caches of decoded and compiled instructions may take.
+    pub cache_bytes: usize,
+    /// What executes.
+    pub translation: Translation,
+    /// Most instructions in a block; tests make it 1, so that every step starts a block.
+    pub longest_block: usize,
+}
+
+impl Tuning {
+    /// Caches of about `cache_bytes`, blocks of the usual length.
+    pub fn new(cache_bytes: usize, translation: Translation) -> Tuning {
+        Tuning {
+            cache_bytes,
+            translation,
+            longest_block: LONGEST_BLOCK,
+        }
+    }
+}
+
+/// How often a block is interpreted before it is compiled.
+const HOT: u16 = 32;
+/// Compiled code is left with at least so many steps before a limit: a whole block can be
+/// interpreted there (see [`Leaving::Budget`]).
+const SLACK: u64 = LONGEST_BLOCK as u64 + 1;
+/// Steps that compiled code makes before the kick is looked at.
+const QUANTUM: u64 = 1 << 17;
+
 /// The CPU.
 pub struct Cpu {
-    core: Core,
-    cache: BlockCache,
+    pub(crate) core: Core,
+    pub(crate) cache: BlockCache,
+    /// How often a block is asked about before it is compiled.
+    threshold: u16,
+    /// See [`SLACK`].
+    slack: u64,
+    longest_block: usize,
 }
 
 impl Cpu {
-    /// A CPU with cold caches that keep to about `cache_bytes`. The state comes from
-    /// [`CpuState::reset`] or [`Cpu::state`]; what comes from outside is validated first
-    /// ([`CpuState::validate`]).
-    pub fn new(state: &CpuState, cache_bytes: usize) -> Cpu {
+    /// A CPU with cold caches. The state comes from [`CpuState::reset`] or [`Cpu::state`]; what
+    /// comes from outside is validated first ([`CpuState::validate`]).
+    pub fn new(state: &CpuState, tuning: Tuning) -> Cpu {
+        let exact = tuning.translation == Translation::Compiler;
+        let compiler = match tuning.translation {
+            Translation::Interpreter => None,
+            _ => Some(exact),
+        };
         Cpu {
             core: Core::from_state(state),
-            cache: BlockCache::new(cache_bytes),
+            cache: BlockCache::new(tuning.cache_bytes, compiler),
+            threshold: if exact { 1 } else { HOT },
+            slack: if exact { 0 } else { SLACK },
+            longest_block: tuning.longest_block.clamp(1, LONGEST_BLOCK),
         }
     }
 
@@ -265,7 +322,7 @@ impl Cpu {
         core.fresh_ss_shadow = false;
         core.fresh_resume = false;
         let done = match self.find(env) {
-            Ok(run) => self.execute(env, run, 1),
+            Ok(found) => self.execute(env, found.run, 1),
             Err(Raised) => self.fault_at_fetch(env),
         };
         let core = &mut self.core;
@@ -293,14 +350,18 @@ impl Cpu {
         let limit = self.core.steps + budget;
         // Whatever changes mode or epoch ends this loop, but for building a block.
         let mut key = self.jump_key();
+        // A jump of compiled code that wants to lead to the next block.
+        let mut site = None;
+        let mut compiled = self.cache.compiles();
         loop {
             let linear = self.core.rip.wrapping_add(self.core.seg_base[1]);
-            let run = match self.cache.jump(linear, key) {
-                Some(run) => run,
+            let mut found = match self.cache.jump(linear, key) {
+                Some(found) => found,
                 None => match self.find(env) {
-                    Ok(run) => {
+                    Ok(found) => {
                         key = self.jump_key();
-                        run
+                        site = None;
+                        found
                     }
                     Err(Raised) => {
                         self.fault_at_fetch(env);
@@ -309,18 +370,65 @@ impl Cpu {
                 },
             };
             let budget = limit - self.core.steps;
-            if !self.execute_run(env, run, budget) {
+            if compiled && budget > self.slack {
+                if found.code == 0
+                    && let Some(block) = found.block
+                    && self.cache.is_hot(block, self.threshold)
+                {
+                    found.code = self.compile(env, block);
+                    if found.code == 0 {
+                        // Perhaps everything was forgotten.
+                        key = self.jump_key();
+                        site = None;
+                        continue;
+                    }
+                }
+                if let (Some(site), Some(block)) = (site.take(), found.block) {
+                    self.cache.link(site, block);
+                }
+                if found.code != 0 {
+                    if let Some(block) = found.block {
+                        // It may be remembered as it was before it was compiled.
+                        self.cache.remember_jump(linear, key, block);
+                    }
+                    let most = (budget - self.slack).min(QUANTUM);
+                    match compiler::run(self, env, found.code, most) {
+                        (Leaving::Jumped | Leaving::Next, _) => {}
+                        (Leaving::Link, wanted) => site = Some(wanted),
+                        // The next block is interpreted.
+                        (Leaving::Budget | Leaving::Vector, _) => compiled = false,
+                        (Leaving::Stopped, _) => return,
+                    }
+                    if self.core.steps >= limit {
+                        return;
+                    }
+                    // The kick waits for what must be interpreted.
+                    if compiled && kick.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            if !self.execute_run(env, found.run, budget) {
                 return;
             }
+            compiled = self.cache.compiles();
             if self.core.steps >= limit || kick.load(Ordering::Relaxed) {
                 return;
             }
         }
     }
 
+    /// Compiles a block.
+    #[cold]
+    #[inline(never)]
+    fn compile(&mut self, env: &mut Env<'_>, block: u32) -> u64 {
+        self.cache.compile(env.ram, block, self.core.features)
+    }
+
     /// Key of the jump cache now.
     #[inline(always)]
-    fn jump_key(&self) -> u64 {
+    pub(crate) fn jump_key(&self) -> u64 {
         let mode = self.core.code_size as u64 | u64::from(self.core.cpl == 3) << 2;
         self.core.mmu.code_epoch() << 4 | mode
     }
@@ -373,14 +481,8 @@ impl Cpu {
         let mut done = Done::Retired;
         for op in &self.cache.ops(run)[..usize::from(run.count).min(most)] {
             let alone = [*op, decode::end_mark()];
-            core.cursor.start(&alone);
-            let mut flow = (alone[0].run)(core, env, &alone[0]);
+            let flow = core.execute_alone(env, &alone);
             let inside = flow == Ok(Flow::Next);
-            if core.cursor.index() == 1 {
-                // It went on to the end mark: the instruction itself is done.
-                core.cursor.start(&alone);
-                flow = Ok(Flow::Next);
-            }
             done = Self::finish(core, env, op, flow);
             if !inside || core.attention {
                 break;
@@ -390,7 +492,7 @@ impl Cpu {
     }
 
     /// Does what an instruction's outcome asks for.
-    fn finish(core: &mut Core, env: &mut Env<'_>, op: &Op, flow: Exec<Flow>) -> Done {
+    pub(crate) fn finish(core: &mut Core, env: &mut Env<'_>, op: &Op, flow: Exec<Flow>) -> Done {
         let before = core.cursor.index() as u64;
         core.cursor.leave();
         match flow {
@@ -435,7 +537,7 @@ impl Cpu {
     /// The run at RIP.
     #[cold]
     #[inline(never)]
-    fn find(&mut self, env: &mut Env<'_>) -> Exec<Run> {
+    fn find(&mut self, env: &mut Env<'_>) -> Exec<Found> {
         let core = &mut self.core;
         let unwrapped = core.rip.wrapping_add(core.seg_base[1]);
         let linear = core.linear_ip();
@@ -447,9 +549,9 @@ impl Cpu {
         }
         let physical = self.translate_code(env, linear)?;
         let size = self.core.code_size;
-        let run = match self.cache.find(physical, size) {
-            Some((run, None)) => run,
-            Some((run, Some(page))) => {
+        let found = match self.cache.find(physical, size) {
+            Some((found, None)) => found,
+            Some((found, Some(page))) => {
                 // The tail's page is translated each time: it may have changed. The walk may have
                 // changed the bytes.
                 let tail = self.translate_tail(env, linear)?;
@@ -457,20 +559,24 @@ impl Cpu {
                     Some((same, Some(_))) if tail == page => return self.limited(env, same),
                     _ => {}
                 }
-                debug_assert_eq!(run.count, 1, "what crosses is alone");
-                let run = self.build(env, linear, physical, size)?;
-                return self.limited(env, run);
+                debug_assert_eq!(found.run.count, 1, "what crosses is alone");
+                let found = self.build(env, linear, physical, size)?;
+                return self.limited(env, found);
             }
             None => self.build(env, linear, physical, size)?,
         };
-        let crosses = (physical & 0xfff) + u64::from(run.bytes) > 4096;
-        let whole = self.core.in_64bit() || self.within_limit(run);
-        let run = self.limited(env, run)?;
-        if !crosses && whole && env.ram.page_index(physical).is_some() {
+        let crosses = (physical & 0xfff) + u64::from(found.run.bytes) > 4096;
+        let found = self.limited(env, found)?;
+        if !crosses && let Some(block) = found.block {
             let key = self.jump_key();
-            self.cache.remember_jump(unwrapped, key, run);
+            self.cache.remember_jump(unwrapped, key, block);
+            return Ok(found);
         }
-        Ok(run)
+        // Not to be found by its number: a crossing instruction is translated each time.
+        Ok(Found {
+            block: None,
+            ..found
+        })
     }
 
     /// Translates a fetch. If the walk's accessed bits fell on code, stale blocks are gone after it.
@@ -499,11 +605,11 @@ impl Cpu {
     }
 
     /// Cuts a run down to what lies within the code segment.
-    fn limited(&mut self, env: &mut Env<'_>, run: Run) -> Exec<Run> {
-        if self.core.in_64bit() || self.within_limit(run) {
-            return Ok(run);
+    fn limited(&mut self, env: &mut Env<'_>, found: Found) -> Exec<Found> {
+        if self.core.in_64bit() || self.within_limit(found.run) {
+            return Ok(found);
         }
-        let first = self.cache.ops(run)[0];
+        let first = self.cache.ops(found.run)[0];
         let last = self.core.rip + u64::from(first.length.max(1)) - 1;
         if last > u64::from(self.core.segments[1].limit) {
             return self.core.raise(Fault::protection(0));
@@ -520,7 +626,7 @@ impl Cpu {
         linear: u64,
         physical: u64,
         size: CodeSize,
-    ) -> Exec<Run> {
+    ) -> Exec<Found> {
         let Some(page) = env.ram.page_index(physical) else {
             // Nothing there: all ones, which is no instruction.
             let Decoded::Op { op, .. } =
@@ -533,7 +639,7 @@ impl Cpu {
         let start = (physical & 0xfff) as usize;
         let mut ops: Vec<Op> = Vec::with_capacity(LONGEST_BLOCK);
         let mut bytes = 0;
-        while ops.len() < LONGEST_BLOCK {
+        while ops.len() < self.longest_block {
             let rest = &env.ram.page(page)[start + bytes..];
             let window = &rest[..rest.len().min(LONGEST)];
             if window.is_empty() {
@@ -559,10 +665,9 @@ impl Cpu {
             bytes = LONGEST.min(4096 - start);
         }
         self.core.mmu.watch(env.ram, page, WATCH_CODE);
-        let run = self
+        Ok(self
             .cache
-            .insert(env.ram, &ops, bytes as u16, physical, None, size);
-        Ok(run)
+            .insert(env.ram, &ops, bytes as u16, physical, None, size))
     }
 
     /// Decodes an instruction whose bytes lie in two pages, as a block of its own.
@@ -572,7 +677,7 @@ impl Cpu {
         linear: u64,
         physical: u64,
         size: CodeSize,
-    ) -> Exec<Run> {
+    ) -> Exec<Found> {
         let first = (4096 - (physical & 0xfff)) as usize;
         let second = self.translate_tail(env, linear)?;
         let mut window = [0xff; LONGEST];
@@ -604,7 +709,7 @@ impl Cpu {
 
 /// How an instruction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Done {
+pub(crate) enum Done {
     /// It is over.
     Retired,
     /// A REP iteration is over, others follow.

@@ -114,6 +114,27 @@ impl Flags {
         self.carries = carries;
     }
 
+    /// The arithmetic flags as compiled code saves them: bits 15–8 as LAHF has them, bit 0 is OF.
+    #[inline]
+    pub(crate) fn saved(&self) -> u16 {
+        let low = u16::from(self.cf())
+            | u16::from(self.pf()) << 2
+            | u16::from(self.af()) << 4
+            | u16::from(self.zf()) << 6
+            | u16::from(self.sf()) << 7;
+        low << 8 | 2 << 8 | u16::from(self.of())
+    }
+
+    /// Sets the arithmetic flags from what [`Flags::saved`] gives.
+    #[inline]
+    pub(crate) fn set_saved(&mut self, saved: u16) {
+        let bit = |n: u32| u64::from(saved >> n & 1);
+        let (cf, pf, af, zf, sf, of) = (bit(8), bit(10), bit(12), bit(14), bit(15), bit(0));
+        // As in `set_arithmetic`.
+        self.result = zf ^ 1;
+        self.carries = (pf ^ zf) | sf << 1 | af << 3 | (cf ^ of) << 62 | cf << 63;
+    }
+
     /// CF.
     #[inline(always)]
     pub fn cf(&self) -> bool {
@@ -263,6 +284,11 @@ mod tests {
             flags.set_cf(value & CF == 0);
             assert_eq!(flags.value(), (value ^ CF) | DF | 2);
             flags.set_of(value & OF == 0);
+            assert_eq!(flags.value(), (value ^ CF ^ OF) | DF | 2);
+            let saved = flags.saved();
+            flags.set_saved(0);
+            assert_eq!(flags.value(), DF | 2);
+            flags.set_saved(saved);
             assert_eq!(flags.value(), (value ^ CF ^ OF) | DF | 2);
         }
     }

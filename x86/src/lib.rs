@@ -4,11 +4,12 @@
 //! Does not: know devices (`Bus`), time (virtual time is computed from [`Progress`]) or the log.
 //!
 //! Invariant: the next state is a function of the state, of RAM and of what the bus answers. Caches
-//! (TLB, decoded blocks) never show.
+//! (TLB, decoded blocks, compiled code) never show.
 
 mod block;
 mod bus;
 mod chain;
+mod compiler;
 mod core;
 mod cpu;
 mod decode;
@@ -26,7 +27,8 @@ mod word;
 
 pub use arch::cpuid::{Features, Profile};
 pub use bus::{Bus, Progress};
-pub use cpu::{Cpu, Exit, Limits};
+pub use compiler::{Listing, listing};
+pub use cpu::{Cpu, Exit, Limits, Translation, Tuning};
 pub use features::has_form;
 pub use state::{CpuState, Segment};
 

@@ -4,7 +4,7 @@
 use std::sync::atomic::AtomicBool;
 
 use memory::GuestRam;
-use x86::{Bus, Cpu, CpuState, Exit, Limits, Profile, Progress};
+use x86::{Bus, Cpu, CpuState, Exit, Limits, Profile, Progress, Translation, Tuning};
 
 const RAM: u64 = 1 << 20;
 /// Where code starts.
@@ -78,7 +78,7 @@ impl Bench {
 
     /// Runs up to `steps` steps or `units` units from now on.
     fn run(&mut self, steps: u64, units: u64) -> Exit {
-        let mut cpu = Cpu::new(&self.state, 1 << 20);
+        let mut cpu = Cpu::new(&self.state, Tuning::new(1 << 20, Translation::Mixed));
         let now = cpu.progress();
         let limits = Limits {
             steps: now.steps + steps,

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use iced_x86::code_asm::*;
 use iced_x86::{BlockEncoderOptions, IcedError};
-use machine::{BootPayload, Exit, Machine, MachineConfig, Position, Profile};
+use machine::{BootPayload, Exit, Machine, MachineConfig, Position, Profile, Translation, Tuning};
 
 /// Where the code lies and starts.
 pub const LOAD: u64 = 0x10_0000;
@@ -49,6 +49,13 @@ pub fn kernel(code: &[u8]) -> Vec<u8> {
     file
 }
 
+/// The interpreter, with small caches.
+pub const INTERPRETER: Tuning = Tuning {
+    cache_bytes: 1 << 20,
+    translation: Translation::Interpreter,
+    longest_block: 48,
+};
+
 /// A machine with 32 MiB of RAM that runs `code`.
 pub fn machine(code: &[u8]) -> Machine {
     Machine::new(MachineConfig {
@@ -62,7 +69,7 @@ pub fn machine(code: &[u8]) -> Machine {
             initramfs: Arc::new(Vec::new()),
             cmdline: String::new(),
         },
-        cache_bytes: 1 << 20,
+        tuning: INTERPRETER,
     })
     .expect("the machine can be made")
 }

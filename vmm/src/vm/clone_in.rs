@@ -7,7 +7,9 @@
 //! machine (paper §3.1).
 
 use ft::channel::{BlobKind, CloneError, PAGE_BYTES, PageRun};
-use machine::{BootPayload, GuestRam, Machine, MachineState, Position, Profile, StateError};
+use machine::{
+    BootPayload, GuestRam, Machine, MachineState, Position, Profile, StateError, Tuning,
+};
 use thiserror::Error;
 
 use super::payload::{self, PayloadError};
@@ -136,14 +138,10 @@ impl IncomingClone {
 
 impl WholeClone {
     /// The machine, which must stand at `position`.
-    pub fn into_machine(
-        self,
-        position: Position,
-        cache_bytes: usize,
-    ) -> Result<Machine, CloneInError> {
+    pub fn into_machine(self, position: Position, tuning: Tuning) -> Result<Machine, CloneInError> {
         let mut ram = self.ram;
         ram.replaced();
-        let machine = Machine::restore(self.state, ram, cache_bytes)?;
+        let machine = Machine::restore(self.state, ram, tuning)?;
         let found = machine.position();
         if found != position {
             return Err(CloneInError::Position {

@@ -243,7 +243,7 @@ mod tests {
     use std::sync::Arc;
 
     use ft::channel::{BlobAssembler, PageRun};
-    use machine::{MachineConfig, Profile};
+    use machine::{MachineConfig, Profile, Translation, Tuning};
 
     use super::super::clone_in::IncomingClone;
     use super::super::digests::components;
@@ -299,7 +299,7 @@ mod tests {
                 initramfs: Arc::new(vec![5; 3 << 20]),
                 cmdline: "x".to_owned(),
             },
-            cache_bytes: 1 << 20,
+            tuning: Tuning::new(1 << 20, Translation::default()),
         })
         .unwrap()
     }
@@ -330,7 +330,12 @@ mod tests {
         }
         assert!(way.pages - ahead <= 300, "{} of {ahead}", way.pages - ahead);
         let whole = way.incoming.finish().unwrap();
-        let mut copy = whole.into_machine(machine.position(), 1 << 20).unwrap();
+        let mut copy = whole
+            .into_machine(
+                machine.position(),
+                Tuning::new(1 << 20, Translation::default()),
+            )
+            .unwrap();
         assert_eq!(components(&copy.digest()), components(&machine.digest()));
         run(&mut machine);
         run(&mut copy);

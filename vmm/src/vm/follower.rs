@@ -106,9 +106,8 @@ pub fn follow(clone: ReceivedClone, parts: &Arc<Parts>) -> Followed {
         role,
     } = clone;
     let config = whole.config.clone();
-    let cache_bytes = usize::try_from(parts.options.code_cache_size).unwrap_or(usize::MAX);
     let began = clock::monotonic_ns();
-    let mut machine = match whole.into_machine(position, cache_bytes) {
+    let mut machine = match whole.into_machine(position, parts.options.tuning()) {
         Ok(machine) => machine,
         Err(error) => {
             lock(&role).refuse(&reasons::chain(&error).join(": "));

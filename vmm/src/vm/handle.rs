@@ -145,7 +145,7 @@ fn new_machine(
         seed,
         start_time: clock::time_of_day_ns() / 1_000_000_000,
         payload: payload::read(payload)?,
-        cache_bytes: usize::try_from(options.code_cache_size).unwrap_or(usize::MAX),
+        tuning: options.tuning(),
     })
     .map_err(|source| VmError::Because {
         what: "load the kernel into a new machine",

@@ -19,7 +19,7 @@ use ft::identity::Semantics;
 use ft::log::{
     Body, ComponentDigest, Control, Entry, FileError, FileItem, FileReader, OutputMark, hash_of,
 };
-use machine::{Machine, Output, Position, Profile};
+use machine::{Machine, Output, Position, Profile, Tuning};
 use thiserror::Error;
 
 use super::clone_in::{CloneInError, IncomingClone};
@@ -76,8 +76,8 @@ pub struct Replayed {
 /// How a log is replayed. Nothing of it may show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplayOptions {
-    /// About how many bytes caches of decoded instructions may take.
-    pub cache_bytes: usize,
+    /// How the CPU is executed.
+    pub tuning: Tuning,
     /// Stop at random positions and empty the caches there; the seed says where.
     pub flush: Option<u64>,
 }
@@ -89,7 +89,7 @@ pub fn replay(
     console: &mut dyn Write,
 ) -> Result<Replayed, ReplayError> {
     let mut source = Source::open(path)?;
-    let mut replayer = source.machine(options.cache_bytes)?;
+    let mut replayer = source.machine(options.tuning)?;
     replayer.flushes = options.flush.map(Flushes);
     let mut is_complete = false;
     while let Some(entries) = source.entries()? {
@@ -170,7 +170,7 @@ impl Source {
     }
 
     /// The machine at the beginning.
-    fn machine(&mut self, cache_bytes: usize) -> Result<Replayer, ReplayError> {
+    fn machine(&mut self, tuning: Tuning) -> Result<Replayer, ReplayError> {
         let mut blobs = BlobAssembler::default();
         // The memory's size is known with the configuration, which comes first.
         let mut incoming: Option<IncomingClone> = None;
@@ -198,7 +198,7 @@ impl Source {
             }
         };
         let whole = incoming.ok_or(ReplayError::NoMachine)?.finish()?;
-        let machine = whole.into_machine(end.position, cache_bytes)?;
+        let machine = whole.into_machine(end.position, tuning)?;
         Replayer::begin(machine, &end)
     }
 

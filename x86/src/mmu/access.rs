@@ -102,7 +102,7 @@ impl Core {
     pub fn read<T: Word>(&mut self, env: &mut Env<'_>, linear: u64, seg: u8) -> Exec<T> {
         let entry = self.mmu.tlb.entry(linear);
         if linear.wrapping_sub(entry.read) <= PAGE_SIZE - T::BYTES {
-            let host = entry.host.wrapping_add(linear as usize) as *const T;
+            let host = entry.pointer(linear) as *const T;
             // SAFETY: a matching read tag means that `host` points into the mapped page that
             // `linear` translates to, with all of T inside it; RAM outlives the run, and only
             // this thread writes it.
@@ -131,7 +131,7 @@ impl Core {
     ) -> Exec<()> {
         let entry = self.mmu.tlb.entry(linear);
         if linear.wrapping_sub(entry.write) <= PAGE_SIZE - T::BYTES {
-            let host = entry.host.wrapping_add(linear as usize) as *mut T;
+            let host = entry.pointer(linear) as *mut T;
             // SAFETY: as in `read`; a matching write tag also means that nobody watches the page.
             unsafe { host.write_unaligned(value) };
             return Ok(());
@@ -168,7 +168,7 @@ impl Core {
         const { assert!(N <= LARGEST) };
         let entry = self.mmu.tlb.entry(linear);
         if linear.wrapping_sub(entry.read) <= PAGE_SIZE - N as u64 {
-            let host = entry.host.wrapping_add(linear as usize) as *const [u8; N];
+            let host = entry.pointer(linear) as *const [u8; N];
             // SAFETY: as in `read`.
             return Ok(unsafe { host.read_unaligned() });
         }
@@ -189,7 +189,7 @@ impl Core {
         const { assert!(N <= LARGEST) };
         let entry = self.mmu.tlb.entry(linear);
         if linear.wrapping_sub(entry.write) <= PAGE_SIZE - N as u64 {
-            let host = entry.host.wrapping_add(linear as usize) as *mut [u8; N];
+            let host = entry.pointer(linear) as *mut [u8; N];
             // SAFETY: as in `write`.
             unsafe { host.write_unaligned(*bytes) };
             return Ok(());

@@ -19,7 +19,7 @@ mod walk;
 
 use spaces::{SpaceMask, Spaces};
 use tables::Tables;
-pub(crate) use tlb::Tlb;
+pub(crate) use tlb::{Entry, Tlb};
 pub(crate) use walk::{Access, PHYSICAL_BITS, Paging, Translation, walk};
 
 use memory::{GuestRam, PAGE_SIZE, WATCH_CODE, WATCH_TABLE, Write};

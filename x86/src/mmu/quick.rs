@@ -34,7 +34,7 @@ impl Core {
         if linear.wrapping_sub(entry.read) > PAGE_SIZE - T::BYTES {
             return None;
         }
-        let host = entry.host.wrapping_add(linear as usize) as *const T;
+        let host = entry.pointer(linear) as *const T;
         // SAFETY: as in `Core::read`.
         Some(unsafe { host.read_unaligned() })
     }
@@ -46,7 +46,7 @@ impl Core {
         if linear.wrapping_sub(entry.write) > PAGE_SIZE - T::BYTES {
             return false;
         }
-        let host = entry.host.wrapping_add(linear as usize) as *mut T;
+        let host = entry.pointer(linear) as *mut T;
         // SAFETY: as in `Core::write`.
         unsafe { host.write_unaligned(value) };
         true
@@ -82,7 +82,7 @@ impl Core {
         if linear.wrapping_sub(entry.write) > PAGE_SIZE - T::BYTES {
             return false;
         }
-        let host = entry.host.wrapping_add(linear as usize) as *mut T;
+        let host = entry.pointer(linear) as *mut T;
         // SAFETY: as in `Core::write`; a page that can be written can be read.
         let old = unsafe { host.read_unaligned() };
         let new = modify(self, op, old);
@@ -101,8 +101,8 @@ impl Core {
             return 0;
         }
         let mut bytes = most.min(rest_of_page(source)).min(rest_of_page(target));
-        let source = from.host.wrapping_add(source as usize);
-        let target = to.host.wrapping_add(target as usize);
+        let source = from.pointer(source);
+        let target = to.pointer(target);
         if target > source {
             // The loop reads what it wrote that far ahead.
             bytes = bytes.min((target - source) as u64);
@@ -123,7 +123,7 @@ impl Core {
             return 0;
         }
         let count = most.min(rest_of_page(target)) / T::BYTES;
-        let host = to.host.wrapping_add(target as usize) as *mut T;
+        let host = to.pointer(target) as *mut T;
         for i in 0..count as usize {
             // SAFETY: as in `copy_run`.
             unsafe { host.add(i).write_unaligned(value) };

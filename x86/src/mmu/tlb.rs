@@ -1,7 +1,7 @@
 //! The translation lookaside buffer: linear page to host pointer, by right.
 //!
 //! Invariant: an entry's `write` tag is valid only while the page's watch byte is zero, and any
-//! valid tag names the page whose host address is `host + page`.
+//! valid tag names the page whose host address is `host`.
 
 use memory::PAGE_SIZE;
 
@@ -17,9 +17,22 @@ pub(crate) struct Entry {
     pub(crate) read: u64,
     pub(crate) write: u64,
     pub(crate) fetch: u64,
-    /// Host address of the page minus its linear address.
+    /// Host address of the page.
     pub(crate) host: usize,
 }
+
+impl Entry {
+    /// Entries in a set.
+    pub(crate) const COUNT: usize = ENTRIES;
+
+    /// Host address of `linear`, which the entry is for.
+    #[inline(always)]
+    pub(crate) fn pointer(&self, linear: u64) -> usize {
+        self.host + (linear & (PAGE_SIZE - 1)) as usize
+    }
+}
+
+const _: () = assert!(size_of::<Entry>() == 32, "compiled code shifts by 5");
 
 /// Physical side of an entry, away from the hot path.
 #[derive(Clone, Copy, Default)]
@@ -92,6 +105,11 @@ impl Tlb {
         self.base = set * ENTRIES;
     }
 
+    /// Address of the selected set's first entry, for compiled code.
+    pub(crate) fn selected_address(&self) -> u64 {
+        self.entries[self.base..].as_ptr().expose_provenance() as u64
+    }
+
     /// The selected set.
     pub(crate) fn selected(&self) -> usize {
         self.base / ENTRIES
@@ -114,7 +132,6 @@ impl Tlb {
     /// Makes the entry for `page` in `set` hold that page, and returns it.
     fn claim(&mut self, set: usize, page: u64, physical: u64, host: usize) -> &mut Entry {
         let index = set * ENTRIES + slot(page);
-        let host = host.wrapping_sub(page as usize);
         let entry = &mut self.entries[index];
         let none = nowhere(index);
         if entry.read == none && entry.write == none && entry.fetch == none {
@@ -180,7 +197,7 @@ impl Tlb {
         for &index in &self.filled {
             let index = usize::from(index);
             let entry = &mut self.entries[index];
-            if entry.host.wrapping_add(entry.write as usize) == host {
+            if entry.host == host {
                 entry.write = nowhere(index);
             }
         }

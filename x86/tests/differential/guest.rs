@@ -1,4 +1,4 @@
-//! The interpreter: executes cases as user-mode code of a small guest.
+//! The CPU: executes cases as user-mode code of a small guest.
 //!
 //! The guest has a kernel of some twenty instructions: every exception leads to it, and it loads
 //! the registers of the next case and returns to user mode. So caches stay warm from case to case,
@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 use memory::GuestRam;
-use x86::{Bus, Cpu, CpuState, Exit, Limits, Profile, Progress};
+use x86::{Bus, Cpu, CpuState, Exit, Limits, Profile, Progress, Translation, Tuning};
 
 use crate::context::{Case, FX_BYTES, Fault, Fx, Outcome, Registers};
 use crate::layout::{
@@ -97,13 +97,20 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// A guest that waits at a stub.
-    pub fn start() -> Guest {
+    /// A guest that waits at a stub, on the interpreter or on the compiler. In blocks of one
+    /// instruction, so that the compiler has all of them.
+    pub fn start(translation: Translation) -> Guest {
         let mut ram = GuestRam::new(RAM_BYTES).expect("a few megabytes");
         map_memory(&mut ram);
         write_tables(&mut ram);
         let resume_steps = write_kernel(&mut ram);
-        let cpu = Cpu::new(&initial_state(), 1 << 20);
+        let cpu = Cpu::new(
+            &initial_state(),
+            Tuning {
+                longest_block: 1,
+                ..Tuning::new(1 << 20, translation)
+            },
+        );
         Guest {
             ram,
             cpu,

@@ -10,6 +10,8 @@ use iced_x86::{Code, FastFormatter, Instruction};
 use crate::context::{Case, Fault, Fx, Outcome, Patch};
 use crate::family::Family;
 use crate::generate::{exists_in, generate};
+use x86::Translation;
+
 use crate::guest::Guest;
 use crate::host;
 use crate::layout::{DATA, Mode};
@@ -65,7 +67,8 @@ pub fn check(family: &Family, mode: Mode) {
         mode,
         seed,
         native: Native::start(),
-        guest: Guest::start(),
+        guest: Guest::start(Translation::Interpreter),
+        compiled: Guest::start(Translation::Compiler),
         waiting: Vec::new(),
         failures: Vec::new(),
         survey: env::var("X86_DIFFERENTIAL_SURVEY")
@@ -108,6 +111,8 @@ struct Run<'a> {
     seed: u64,
     native: Native,
     guest: Guest,
+    /// Must do exactly what `guest` does.
+    compiled: Guest,
     waiting: Vec<(Instruction, Case)>,
     failures: Vec<String>,
     /// How often an undefined flag was compared, and how often it differed.
@@ -139,6 +144,13 @@ impl Run<'_> {
         let outcomes = self.native.run(&cases);
         for ((insn, case), native) in self.waiting.drain(..).zip(outcomes) {
             let mut guest = self.guest.run(&case, native);
+            let compiled = self.compiled.run(&case, native);
+            let differences = compare(&case, 0, &guest, &compiled);
+            if !differences.is_empty() {
+                let text = describe(&insn, &case, &differences);
+                let text = format!("interpreter as \"native\", compiler as \"ours\":\n{text}");
+                self.failures.push(text);
+            }
             let mut native = *native;
             hide_upper_half(&mut native.fault, &mut guest.fault);
             (self.family.normalise)(&insn, &case, &mut native);

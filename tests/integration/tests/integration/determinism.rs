@@ -8,12 +8,14 @@ use std::sync::atomic::AtomicBool;
 use integration::Outcome;
 use integration::installation::Installation;
 use integration::seed::Random;
-use machine::{BootPayload, Digest, Exit, Machine, MachineConfig, Position, Profile};
+use machine::{
+    BootPayload, Digest, Exit, Machine, MachineConfig, Position, Profile, Translation, Tuning,
+};
 
 /// Steps between digests.
 const GRAIN: u64 = 20_000_000;
 
-fn machine(installation: &Installation, cache_bytes: usize) -> Machine {
+fn machine(installation: &Installation, tuning: Tuning) -> Machine {
     let read = |path: &Path| Arc::new(std::fs::read(path).expect("the guest image is there"));
     Machine::new(MachineConfig {
         memory_size: 512 << 20,
@@ -26,7 +28,7 @@ fn machine(installation: &Installation, cache_bytes: usize) -> Machine {
             initramfs: read(&installation.initramfs),
             cmdline: "console=ttyS0 panic=-1 test=count:20:50:10:2".to_string(),
         },
-        cache_bytes,
+        tuning,
     })
     .expect("the machine can be made")
 }
@@ -80,9 +82,20 @@ fn caches_and_cuts_do_not_show_over_a_boot() -> Outcome<()> {
     let last: u64 = std::env::var("CH_DETERMINISM_STEPS").map_or(30 * GRAIN, |text| {
         text.parse().expect("CH_DETERMINISM_STEPS is a number")
     });
-    let plain = digests(machine(&installation, 32 << 20), last, || u64::MAX, |_| {});
+    let on =
+        |cache_bytes, translation| machine(&installation, Tuning::new(cache_bytes, translation));
+    let plain = digests(
+        on(32 << 20, Translation::Interpreter),
+        last,
+        || u64::MAX,
+        |_| {},
+    );
+    for translation in [Translation::Compiler, Translation::Mixed] {
+        let compiled = digests(on(32 << 20, translation), last, || u64::MAX, |_| {});
+        compare(&plain, &compiled);
+    }
     let flushed = digests(
-        machine(&installation, 1 << 20),
+        on(1 << 20, Translation::Mixed),
         last,
         || 1 + random.below(400_000),
         |machine| {
@@ -91,8 +104,14 @@ fn caches_and_cuts_do_not_show_over_a_boot() -> Outcome<()> {
             }
         },
     );
-    assert_eq!(plain.len(), flushed.len());
-    for (index, (a, b)) in plain.iter().zip(&flushed).enumerate() {
+    compare(&plain, &flushed);
+    Ok(())
+}
+
+/// Names the first difference.
+fn compare(expected: &[Digest], found: &[Digest]) {
+    assert_eq!(expected.len(), found.len());
+    for (index, (a, b)) in expected.iter().zip(found).enumerate() {
         let position = (index as u64 + 1) * GRAIN;
         assert!(
             a == b,
@@ -100,5 +119,4 @@ fn caches_and_cuts_do_not_show_over_a_boot() -> Outcome<()> {
             a.differences(b)
         );
     }
-    Ok(())
 }

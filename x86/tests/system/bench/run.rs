@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use iced_x86::{Decoder, DecoderOptions};
 use memory::GuestRam;
-use x86::{Cpu, CpuState, Exit, Limits, Progress};
+use x86::{Cpu, CpuState, Exit, Limits, Progress, Translation, Tuning};
 
 use super::{Bench, Event, HANDLER_BYTES, HANDLERS, RSP, Recorder};
 
@@ -71,6 +71,55 @@ enum Way {
     Grain(u64),
 }
 
+/// What executes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Engine {
+    /// The interpreter.
+    Interpreter,
+    /// The compiler, with blocks of at most so many instructions.
+    Compiler(usize),
+    /// Both, with blocks of the usual length.
+    Mixed,
+}
+
+impl Engine {
+    fn tuning(self) -> Tuning {
+        let new = |translation| Tuning::new(1 << 20, translation);
+        match self {
+            Engine::Interpreter => new(Translation::Interpreter),
+            Engine::Compiler(longest_block) => Tuning {
+                longest_block,
+                ..new(Translation::Compiler)
+            },
+            Engine::Mixed => new(Translation::Mixed),
+        }
+    }
+}
+
+/// All combinations but the first, which the others are compared with.
+const RUNS: &[(Engine, Way)] = &[
+    (Engine::Interpreter, Way::Flushed),
+    (Engine::Interpreter, Way::Restored),
+    (Engine::Interpreter, Way::Units(1)),
+    (Engine::Interpreter, Way::Units(5)),
+    (Engine::Interpreter, Way::Units(29)),
+    (Engine::Interpreter, Way::Grain(3)),
+    (Engine::Interpreter, Way::Grain(17)),
+    (Engine::Interpreter, Way::Plain),
+    (Engine::Compiler(1), Way::Steps),
+    (Engine::Compiler(1), Way::Plain),
+    (Engine::Compiler(1), Way::Flushed),
+    (Engine::Compiler(2), Way::Grain(3)),
+    (Engine::Compiler(48), Way::Restored),
+    (Engine::Compiler(48), Way::Units(1)),
+    (Engine::Compiler(48), Way::Units(29)),
+    (Engine::Compiler(48), Way::Grain(3)),
+    (Engine::Compiler(48), Way::Grain(17)),
+    (Engine::Compiler(48), Way::Plain),
+    (Engine::Mixed, Way::Plain),
+    (Engine::Mixed, Way::Grain(97)),
+];
+
 fn copy(ram: &GuestRam) -> GuestRam {
     let mut new = GuestRam::new(ram.size()).expect("RAM can be mapped");
     for index in 0..ram.pages() {
@@ -100,33 +149,24 @@ impl Bench {
     /// Runs the program in all ways, checks that they agree, and gives what is left.
     pub fn run(self) -> Outcome {
         let mut trace = Vec::new();
-        let stepped = self.go(Way::Steps, &mut trace);
+        let stepped = self.go(Engine::Interpreter, Way::Steps, &mut trace);
         let positions: Vec<Progress> = trace.iter().map(|(_, at)| *at).collect();
-        for way in [
-            Way::Flushed,
-            Way::Restored,
-            Way::Units(1),
-            Way::Units(5),
-            Way::Units(29),
-            Way::Grain(3),
-            Way::Grain(17),
-            Way::Plain,
-        ] {
+        for &(engine, way) in RUNS {
             let mut seen = Vec::new();
-            let other = self.go(way, &mut seen);
+            let other = self.go(engine, way, &mut seen);
             for (state, at) in &seen {
                 let same = trace
                     .iter()
                     .find(|(_, position)| position.steps == at.steps);
                 let Some((expected, _)) = same else {
                     panic!(
-                        "{way:?}: stops at step {} where stepping does not",
+                        "{engine:?} {way:?}: stops at step {} where stepping does not",
                         at.steps
                     );
                 };
                 assert!(
                     state == expected,
-                    "{way:?}: step {}: {}",
+                    "{engine:?} {way:?}: step {}: {}",
                     at.steps,
                     difference(state, expected)
                 );
@@ -134,19 +174,22 @@ impl Bench {
             if let Way::Units(grain) = way {
                 check_unit_stops(&positions, &seen, grain);
             }
-            assert_eq!(other.end, stepped.end, "{way:?}");
+            assert_eq!(other.end, stepped.end, "{engine:?} {way:?}");
             let differs = difference(&other.state, &stepped.state);
-            assert!(other.state == stepped.state, "{way:?}: {differs}");
+            assert!(
+                other.state == stepped.state,
+                "{engine:?} {way:?}: {differs}"
+            );
             assert_eq!(
                 other.bus.log, stepped.bus.log,
-                "{way:?}: the bus saw something else"
+                "{engine:?} {way:?}: the bus saw something else"
             );
             for index in 0..stepped.ram.pages() {
                 let (a, b) = (other.ram.page(index), stepped.ram.page(index));
                 if a != b {
                     let offset = (0..4096).find(|&i| a[i] != b[i]).expect("they differ");
                     let address = stepped.ram.page_address(index) + offset as u64;
-                    panic!("{way:?}: RAM differs at {address:#x}");
+                    panic!("{engine:?} {way:?}: RAM differs at {address:#x}");
                 }
             }
         }
@@ -180,10 +223,10 @@ impl Bench {
             .collect()
     }
 
-    fn go(&self, way: Way, seen: &mut Vec<(CpuState, Progress)>) -> Outcome {
+    fn go(&self, engine: Engine, way: Way, seen: &mut Vec<(CpuState, Progress)>) -> Outcome {
         let mut ram = copy(&self.ram);
         let mut bus = self.bus.clone();
-        let mut cpu = Cpu::new(&self.state, 1 << 20);
+        let mut cpu = Cpu::new(&self.state, engine.tuning());
         let mut events = self.events.clone();
         events.sort_by_key(|(step, _)| *step);
         let mut events = events.into_iter().peekable();
@@ -247,7 +290,7 @@ impl Bench {
                     let state = cpu.state();
                     state.validate().expect("a state that was reached is valid");
                     cpu.flush(&mut ram);
-                    cpu = Cpu::new(&state, 1 << 20);
+                    cpu = Cpu::new(&state, engine.tuning());
                 }
                 _ => {}
             }
