@@ -1,7 +1,7 @@
 //! The ways to run a guest, which must not differ.
 //!
-//! Does: run a guest whole, step by step, with caches emptied between steps, and on a CPU restored
-//! at every step; compare state, RAM and what the bus saw. Does not: end runs early for speed.
+//! Does: run a guest whole, step by step, with caches emptied between steps, on a CPU restored at
+//! every step, and on the compiler; compare state, RAM and what the bus saw. Does not: end runs early for speed.
 //!
 //! Invariant: the comparison is that of the determinism contract, rules 1 and 5: nothing that a
 //! cache holds, and nothing of how a run is cut, can be observed.
@@ -9,7 +9,7 @@
 use std::sync::atomic::AtomicBool;
 
 use memory::GuestRam;
-use x86::{Bus, Cpu, CpuState, Exit, Limits, Progress};
+use x86::{Bus, Cpu, CpuState, Exit, Limits, Progress, Translation, Tuning};
 
 use crate::arena::Guest;
 
@@ -111,10 +111,21 @@ fn copy(ram: &GuestRam) -> GuestRam {
     new
 }
 
-fn go(guest: &Guest, way: Way, steps: u64) -> Left {
+fn tuning(compiled: Option<usize>) -> Tuning {
+    match compiled {
+        None => Tuning::new(CACHE, Translation::Interpreter),
+        Some(longest_block) => Tuning {
+            longest_block,
+            ..Tuning::new(CACHE, Translation::Compiler)
+        },
+    }
+}
+
+/// Runs the guest; `compiled` says how long the compiler's blocks are, `None` is the interpreter.
+fn go(guest: &Guest, compiled: Option<usize>, way: Way, steps: u64) -> Left {
     let mut ram = copy(&guest.ram);
     let mut bus = Counter::default();
-    let mut cpu = Cpu::new(&guest.state, CACHE);
+    let mut cpu = Cpu::new(&guest.state, tuning(compiled));
     let kick = AtomicBool::new(false);
     loop {
         let at = cpu.progress();
@@ -158,17 +169,24 @@ pub fn all_ways(guest: &Guest, steps: u64) {
         .state
         .validate()
         .expect("the arena makes valid states");
-    let whole = go(guest, Way::Whole, steps);
-    for way in [Way::Grain(5), Way::Flushed, Way::Restored] {
-        let other = go(guest, way, steps);
+    let whole = go(guest, None, Way::Whole, steps);
+    for (compiled, way) in [
+        (None, Way::Grain(5)),
+        (None, Way::Flushed),
+        (None, Way::Restored),
+        (Some(48), Way::Whole),
+        (Some(48), Way::Grain(5)),
+        (Some(1), Way::Flushed),
+    ] {
+        let other = go(guest, compiled, way, steps);
         assert!(
             other.state == whole.state,
-            "{way:?}: the state differs\n{}",
+            "{compiled:?} {way:?}: the state differs\n{}",
             difference(&whole.state, &other.state)
         );
         assert!(
             other.bus == whole.bus,
-            "{way:?}: the bus saw something else"
+            "{compiled:?} {way:?}: the bus saw something else"
         );
         for index in 0..whole.ram.pages() {
             assert!(
