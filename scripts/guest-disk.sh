@@ -25,7 +25,7 @@ mirror=http://deb.debian.org/debian
 # In MiB; the file is sparse.
 size=2048
 
-wanted=(systemd systemd-sysv udev kmod iproute2 iputils-ping netcat-openbsd procps util-linux
+wanted=(systemd systemd-sysv dbus udev kmod iproute2 iputils-ping netcat-openbsd procps util-linux
     e2fsprogs openssh-server redis-server postgresql fio rsync curl)
 
 update=no
