@@ -47,7 +47,14 @@ pub(crate) struct Options {
           help_heading = "Guest")]
     disk: Vec<String>,
 
-    /// Where the seed of the guest's random numbers is read: src=FILE
+    /// A network card: tap=NAME,fd=NUMBER,ip=ADDRESS,mask=MASK,mac=MAC,host_mac=MAC,mtu=NUMBER,
+    /// id=ID,num_queues=NUMBER,queue_size=NUMBER,offload_tso=on|off,offload_ufo=on|off,
+    /// offload_csum=on|off; repeatable
+    #[arg(long, value_name = "NET", num_args = 1.., action = ArgAction::Append,
+          help_heading = "Guest")]
+    net: Vec<String>,
+
+    /// Where the guest's random numbers come from (virtio-rng, and the seed of RDRAND): src=FILE
     #[arg(long, value_name = "RNG", help_heading = "Guest")]
     rng: Option<String>,
 
@@ -256,6 +263,7 @@ impl Options {
             cmdline: self.cmdline.clone(),
             initramfs: self.initramfs.clone(),
             disks: self.disk.clone(),
+            nets: self.net.clone(),
             rng: self.rng.clone(),
             serial: self.serial.clone(),
             console: self.console.clone(),
@@ -294,8 +302,10 @@ impl Options {
                 return Err(OptionsError::NoKernel { option });
             }
         }
-        if !self.disk.is_empty() {
-            return Err(OptionsError::NoKernel { option: "--disk" });
+        for (option, values) in [("--disk", &self.disk), ("--net", &self.net)] {
+            if !values.is_empty() {
+                return Err(OptionsError::NoKernel { option });
+            }
         }
         Ok(())
     }

@@ -25,4 +25,6 @@ pub use input::{Input, Lane, Output};
 pub use machine::{CreateError, Exit, Machine, MachineConfig};
 pub use memory::{GuestRam, PAGE_SIZE};
 pub use state::{BootPayload, MachineState, STATE_VERSION, StateError};
-pub use virtio_devices::{DeviceSpec, Event, Extent, Outcome, Request, Submission, block};
+pub use virtio_devices::{
+    DeviceSpec, Event, Extent, Offloads, Outcome, Request, Submission, block, net,
+};

@@ -387,6 +387,12 @@ impl Machine {
         self.board.reset();
     }
 
+    /// How many frames the driver of a network card has buffers for now; `None` if no driver uses
+    /// the card, or there is no such card.
+    pub fn receive_room(&self, device: u8) -> Option<usize> {
+        self.board.virtio.receive_room(&self.ram, device)
+    }
+
     /// Requests of devices that were submitted and have not ended, in the order of submission.
     /// Whoever goes live carries them out again before anything new.
     pub fn in_flight(&self) -> Vec<Submission> {

@@ -80,6 +80,12 @@ impl VirtioDevices {
         self.devices.iter().flat_map(VirtioPci::in_flight).collect()
     }
 
+    /// How many frames a device has room for, if it is a card that a driver uses.
+    pub(crate) fn receive_room(&self, ram: &GuestRam, device: u8) -> Option<usize> {
+        let found = self.devices.iter().find(|d| d.device() == device)?;
+        found.receive_room(ram)
+    }
+
     fn get(&mut self, device: u8) -> Option<(&mut VirtioPci, Collector<'_>)> {
         let found = self.devices.iter_mut().find(|d| d.device() == device)?;
         let collector = Collector {

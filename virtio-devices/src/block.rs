@@ -368,6 +368,7 @@ impl Model for Block {
                 self.state.in_flight.data(reach.ram, *id, *offset, bytes);
                 return Ok(());
             }
+            Event::Frames(_) | Event::Announce => return Ok(()),
             Event::Completed { id, outcome } => {
                 let Some(ended) = self.state.in_flight.end(*id) else {
                     return Ok(());

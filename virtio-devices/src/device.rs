@@ -9,6 +9,7 @@ use memory::GuestRam;
 use serde::{Deserialize, Serialize};
 
 use crate::block::{Block, BlockSpec, BlockState};
+use crate::net::{Net, NetSpec, NetState};
 use crate::request::{Event, Request};
 use crate::ring::{Broken, Ring};
 use crate::rng::{Rng, RngState};
@@ -33,6 +34,8 @@ impl From<pci::InvalidState> for InvalidState {
 pub enum DeviceSpec {
     /// A disk.
     Block(BlockSpec),
+    /// A network card.
+    Net(NetSpec),
     /// A source of random bytes.
     Rng,
 }
@@ -42,6 +45,8 @@ pub enum DeviceSpec {
 pub enum ModelState {
     /// A disk.
     Block(BlockState),
+    /// A network card.
+    Net(NetState),
     /// A source of random bytes.
     Rng(RngState),
 }
@@ -56,6 +61,8 @@ pub struct Reach<'a> {
     pub features: u64,
     /// Takes the requests that may be carried out from now on, with their ids.
     pub submit: &'a mut dyn FnMut(u64, Request),
+    /// Set by whoever changes the configuration: the driver is told.
+    pub config_changed: bool,
 }
 
 /// A type of device.
@@ -77,6 +84,14 @@ pub trait Model: Send {
 
     /// Writes its configuration.
     fn write_config(&mut self, offset: usize, data: &[u8], features: u64);
+
+    /// The queue in which it receives frames, if it does.
+    fn receive_queue(&self) -> Option<usize> {
+        None
+    }
+
+    /// The driver has set it up and begins.
+    fn started(&mut self, _reach: &mut Reach<'_>) {}
 
     /// The driver says that there is something in a queue.
     fn notify(&mut self, queue: usize, reach: &mut Reach<'_>) -> Result<(), Broken>;
@@ -101,6 +116,7 @@ pub trait Model: Send {
 pub(crate) fn new(spec: &DeviceSpec) -> Box<dyn Model> {
     match spec {
         DeviceSpec::Block(spec) => Box::new(Block::new(spec.clone())),
+        DeviceSpec::Net(spec) => Box::new(Net::new(spec.clone())),
         DeviceSpec::Rng => Box::new(Rng::new()),
     }
 }
@@ -113,6 +129,9 @@ pub(crate) fn restore(
     Ok(match (spec, state) {
         (DeviceSpec::Block(spec), ModelState::Block(state)) => {
             Box::new(Block::restore(spec.clone(), state)?)
+        }
+        (DeviceSpec::Net(spec), ModelState::Net(state)) => {
+            Box::new(Net::restore(spec.clone(), state)?)
         }
         (DeviceSpec::Rng, ModelState::Rng(state)) => Box::new(Rng::restore(state)?),
         _ => {

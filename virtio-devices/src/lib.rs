@@ -11,11 +11,12 @@
 pub mod block;
 mod device;
 mod in_flight;
+pub mod net;
 mod request;
 mod ring;
 mod rng;
 mod transport;
 
 pub use device::{DeviceSpec, InvalidState, ModelState};
-pub use request::{Event, Extent, Outcome, Request, Submission};
+pub use request::{Event, Extent, Offloads, Outcome, Request, Submission};
 pub use transport::{BAR_SIZE, Env, TransportState, VirtioPci};

@@ -25,6 +25,21 @@ impl Extent {
     }
 }
 
+/// What the driver of a network card takes off the other side's hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offloads {
+    /// Checksums that are not there yet.
+    pub checksums: bool,
+    /// Large TCP segments over IPv4.
+    pub segments4: bool,
+    /// Large TCP segments over IPv6.
+    pub segments6: bool,
+    /// These with congestion notification.
+    pub congestion: bool,
+    /// Large UDP fragments.
+    pub fragments: bool,
+}
+
 /// What a device asks of its backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -56,6 +71,13 @@ pub enum Request {
         /// How many.
         length: u32,
     },
+    /// Frames for the network, each with its virtio header. Nobody waits for their end.
+    Transmit {
+        /// The frames, in order.
+        frames: Vec<Vec<u8>>,
+    },
+    /// How frames may come from now on. Nobody waits for its end.
+    Offloads(Offloads),
 }
 
 impl Request {
@@ -69,7 +91,10 @@ impl Request {
                 offset: *offset,
                 length: data.len() as u64,
             }),
-            Request::Flush | Request::Entropy { .. } => None,
+            Request::Flush
+            | Request::Entropy { .. }
+            | Request::Transmit { .. }
+            | Request::Offloads(_) => None,
         }
     }
 
@@ -94,6 +119,7 @@ impl Request {
     pub fn data_length(&self) -> usize {
         match self {
             Request::Write { data, .. } => data.len(),
+            Request::Transmit { frames } => frames.iter().map(Vec::len).sum(),
             _ => 0,
         }
     }
@@ -121,6 +147,26 @@ impl Request {
                 numbers(4 + u8::from(*unmap), extent.offset, extent.length);
             }
             Request::Entropy { length } => numbers(6, 0, u64::from(*length)),
+            Request::Transmit { frames } => {
+                for frame in frames {
+                    feed(&[7]);
+                    feed(&(frame.len() as u64).to_le_bytes());
+                    feed(frame);
+                }
+            }
+            Request::Offloads(offloads) => {
+                let Offloads {
+                    checksums,
+                    segments4,
+                    segments6,
+                    congestion,
+                    fragments,
+                } = *offloads;
+                let bits = [checksums, segments4, segments6, congestion, fragments];
+                let bits = bits.iter().rev();
+                let bits = bits.fold(0, |bits, bit| bits << 1 | u64::from(*bit));
+                numbers(8, bits, 0);
+            }
         }
     }
 }
@@ -166,4 +212,8 @@ pub enum Event {
         /// How.
         outcome: Outcome,
     },
+    /// Frames have come from the network, each with its virtio header.
+    Frames(Vec<Vec<u8>>),
+    /// The card may be elsewhere in the network than before: its driver is to announce it.
+    Announce,
 }

@@ -105,6 +105,7 @@ impl Model for Rng {
                 self.state.in_flight.data(reach.ram, *id, *offset, bytes);
                 Ok(())
             }
+            Event::Frames(_) | Event::Announce => Ok(()),
             Event::Completed { id, outcome } => {
                 let Some(ended) = self.state.in_flight.end(*id) else {
                     return Ok(());

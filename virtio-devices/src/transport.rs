@@ -261,6 +261,10 @@ impl VirtioPci {
         match written {
             common::Written::Nothing => {}
             common::Written::Reset => self.reset(),
+            common::Written::Started => self.with_model(env, |model, reach| {
+                model.started(reach);
+                Ok(())
+            }),
             common::Written::Broken => self.broken(env),
         }
     }
@@ -270,6 +274,12 @@ impl VirtioPci {
     fn is_running(&self) -> bool {
         let running = STATUS_DRIVER_OK;
         self.common.status & (running | VIRTIO_CONFIG_S_NEEDS_RESET as u8) == running
+    }
+
+    /// How many frames its driver has buffers for now, if it is a card that a driver uses.
+    pub fn receive_room(&self, ram: &GuestRam) -> Option<usize> {
+        let ring = &self.rings[self.model.receive_queue()?];
+        self.is_running().then(|| ring.waiting(ram).into())
     }
 
     fn notify(&mut self, env: &mut Env<'_>, queue: usize) {
@@ -302,13 +312,20 @@ impl VirtioPci {
             rings: &mut self.rings,
             features: self.common.driver_features,
             submit: &mut submit,
+            config_changed: false,
         };
         let result = call(&mut *self.model, &mut reach);
+        let config_changed = reach.config_changed;
         for index in 0..self.rings.len() {
             if self.rings[index].wants_interrupt(env.ram) {
                 let vector = self.rings[index].vector;
                 self.interrupt(env, vector, ISR_QUEUE);
             }
+        }
+        if config_changed {
+            self.common.generation = self.common.generation.wrapping_add(1);
+            let vector = self.common.config_vector;
+            self.interrupt(env, vector, ISR_CONFIG);
         }
         if result.is_err() {
             self.broken(env);

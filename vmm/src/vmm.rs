@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc;
 
 use log::{error, info, warn};
+use net_util::MacAddress;
 
 use crate::api::{ApiCall, ApiError, ApiHandle, Reply, Request, Response, VmInfo, VmmPing};
 use crate::config::{FtConfig, FtEnableConfig, FtReceiveConfig, VmConfig};
@@ -251,6 +252,17 @@ impl Vmm {
         });
         if ft.id.is_none() {
             ft.id = Some(self.factory.fresh_id().map_err(ApiError::Build)?);
+        }
+        for net in config
+            .net
+            .iter_mut()
+            .flatten()
+            .filter(|net| net.mac.is_none())
+        {
+            // Part of the configuration from here on, so that it is the same on every host.
+            let random = self.factory.fresh_id().map_err(ApiError::Build)?;
+            let [a, b, c, d, e, f, ..] = random.0;
+            net.mac = Some(MacAddress::local([a, b, c, d, e, f]));
         }
         self.slot = Slot::Created { config, ft: None };
         Ok(Response::Done)

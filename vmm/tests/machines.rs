@@ -46,6 +46,11 @@ impl Site {
 
     /// A host with the guest's machine, which runs.
     fn boot(&self, record: Option<&Path>) -> Host {
+        self.boot_with(record, serde_json::json!([]))
+    }
+
+    /// Like [`Site::boot`], with these disks.
+    fn boot_with(&self, record: Option<&Path>, disks: serde_json::Value) -> Host {
         let mut host = Host::new(record);
         // Whoever goes live continues the same file.
         host.console = self.path("console");
@@ -53,6 +58,7 @@ impl Site {
             "payload": { "kernel": self.path("kernel") },
             "memory": { "size": 32 << 20 },
             "serial": { "mode": "File", "file": host.console },
+            "disks": disks,
         });
         let config = VmConfig::from_json(config.to_string().as_bytes()).unwrap();
         host.ask(Request::VmCreate(Box::new(config)));
@@ -523,4 +529,31 @@ fn nothing_is_lost_when_there_is_no_peer() {
     let backup = site.protect(&primary);
     backup.try_ask(Request::VmReboot).unwrap_err();
     assert_eq!(primary.info().last_error, Vec::<String>::new());
+}
+
+#[test]
+fn a_backup_without_the_disk_refuses() {
+    let site = Site::new();
+    let image = site.path("disk");
+    std::fs::write(&image, vec![0; 1 << 20]).unwrap();
+    let primary = site.boot_with(None, serde_json::json!([{ "path": image }]));
+    std::fs::rename(&image, site.path("elsewhere")).unwrap();
+    let (_backup, peer) = site.receive();
+    primary.ask(Request::FtEnable(FtEnableConfig {
+        peer,
+        lease: site.lease(),
+        insecure: false,
+        detection_timeout_ms: 1000,
+    }));
+    wait_until("a refusal", || !primary.info().last_error.is_empty());
+    let why = primary.info().last_error.join(": ");
+    assert!(why.contains("no disk image"), "{why}");
+    primary.wait_for_lines(3);
+    // With the image there is a backup, which takes it over when it goes live.
+    std::fs::rename(site.path("elsewhere"), &image).unwrap();
+    primary.wait_for(FtState::Unprotected);
+    let backup = site.protect(&primary);
+    primary.crash();
+    backup.wait_for(FtState::Unprotected);
+    backup.wait_for_lines(3);
 }

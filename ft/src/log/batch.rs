@@ -271,6 +271,14 @@ mod tests {
                     outcome: Outcome::Failed,
                 },
             }),
+            Body::Input(Input::Device {
+                device: 2,
+                event: Event::Frames(vec![vec![1, 2, 3], vec![4]]),
+            }),
+            Body::Input(Input::Device {
+                device: 2,
+                event: Event::Announce,
+            }),
             Body::Output(OutputMark::Console {
                 through: 301,
                 hash: 0x0102_0304_0506_0708,
@@ -313,7 +321,7 @@ mod tests {
         #[rustfmt::skip]
         let golden = [
             // Frame: marker and version, kind, length, checksum.
-            0xf1, 0x01, 0x69, 0x0f, 0x98, 0x7e, 0x8e,
+            0xf1, 0x01, 0x76, 0x8c, 0x66, 0xfd, 0x28,
             // First sequence number.
             0xe8, 0x07,
             // Watermark.
@@ -330,6 +338,9 @@ mod tests {
             // Device data, device completed.
             0x06, 0x01, 0x01, 0xc8, 0x01, 0x80, 0x20, 0x02, 9, 8,
             0x07, 0x01, 0x01, 0xc8, 0x01, 1,
+            // Frames, announce.
+            0x08, 0x01, 0x02, 0x02, 0x03, 1, 2, 3, 0x01, 4,
+            0x09, 0x01, 0x02,
             // Console output.
             0x40, 0x01, 0xad, 0x02, 8, 7, 6, 5, 4, 3, 2, 1,
             // Device output.
@@ -378,7 +389,7 @@ mod tests {
         let mut writer = BatchWriter::new(0, Position(0));
         let mut out = Vec::new();
         for seq in 0..10 {
-            let body = Body::Input(Input::SerialInput(vec![1; MAX_ENTRY_BYTES - 100]));
+            let body = Body::Input(Input::SerialInput(vec![1; (64 << 10) - 100]));
             writer.push(&entry(seq, seq, body), &mut out).unwrap();
         }
         for seq in 10..10_000 {

@@ -14,7 +14,9 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 use crate::codec::{DecodeError, Decoder, put_bytes, put_number};
 
 /// The longest encoded body of an entry.
-pub const MAX_ENTRY_BYTES: usize = 64 << 10;
+pub const MAX_ENTRY_BYTES: usize = 128 << 10;
+/// The most frames in one entry.
+pub const MAX_FRAMES: usize = 1024;
 /// The most components in a digest.
 pub const MAX_COMPONENTS: usize = 128;
 /// The longest name of a component.
@@ -160,6 +162,8 @@ const POWER_BUTTON: u8 = 0x04;
 const RESET: u8 = 0x05;
 const DEVICE_DATA: u8 = 0x06;
 const DEVICE_COMPLETED: u8 = 0x07;
+const DEVICE_FRAMES: u8 = 0x08;
+const DEVICE_ANNOUNCE: u8 = 0x09;
 const CONSOLE_OUTPUT: u8 = 0x40;
 const DEVICE_OUTPUT: u8 = 0x41;
 const DIGEST_HERE: u8 = 0x60;
@@ -182,6 +186,8 @@ impl Body {
             Body::Input(Input::Device { event, .. }) => match event {
                 Event::Data { .. } => DEVICE_DATA,
                 Event::Completed { .. } => DEVICE_COMPLETED,
+                Event::Frames(_) => DEVICE_FRAMES,
+                Event::Announce => DEVICE_ANNOUNCE,
             },
             Body::Output(OutputMark::Console { .. }) => CONSOLE_OUTPUT,
             Body::Output(OutputMark::Device { .. }) => DEVICE_OUTPUT,
@@ -247,10 +253,12 @@ impl Body {
             }),
             POWER_BUTTON => Body::Input(Input::PowerButton),
             RESET => Body::Input(Input::Reset),
-            DEVICE_DATA | DEVICE_COMPLETED => Body::Input(Input::Device {
-                device: from.byte("device number")?,
-                event: decode_event(tag, from)?,
-            }),
+            DEVICE_DATA | DEVICE_COMPLETED | DEVICE_FRAMES | DEVICE_ANNOUNCE => {
+                Body::Input(Input::Device {
+                    device: from.byte("device number")?,
+                    event: decode_event(tag, from)?,
+                })
+            }
             DEVICE_OUTPUT => Body::Output(OutputMark::Device {
                 device: from.byte("device number")?,
                 id: from.number("request id")?,
@@ -295,7 +303,8 @@ impl Entry {
                 Body::Input(Input::SerialInput(bytes)) => bytes.len(),
                 Body::Input(Input::Device { event, .. }) => match event {
                     Event::Data { bytes, .. } => bytes.len(),
-                    Event::Completed { .. } => 0,
+                    Event::Frames(frames) => frames.iter().map(|f| f.len() + 32).sum(),
+                    Event::Completed { .. } | Event::Announce => 0,
                 },
                 Body::DigestValue { components, .. } => {
                     components.len() * (size_of::<ComponentDigest>() + 16)
@@ -312,6 +321,13 @@ fn encode_event(event: &Event, out: &mut Vec<u8>) {
             put_number(out, u64::from(*offset));
             put_bytes(out, bytes);
         }
+        Event::Frames(frames) => {
+            put_number(out, frames.len() as u64);
+            for frame in frames {
+                put_bytes(out, frame);
+            }
+        }
+        Event::Announce => {}
         Event::Completed { id, outcome } => {
             put_number(out, *id);
             out.push(match outcome {
@@ -324,6 +340,14 @@ fn encode_event(event: &Event, out: &mut Vec<u8>) {
 }
 
 fn decode_event(tag: u8, from: &mut Decoder<'_>) -> Result<Event, DecodeError> {
+    if tag == DEVICE_ANNOUNCE {
+        return Ok(Event::Announce);
+    }
+    if tag == DEVICE_FRAMES {
+        let count = from.length(MAX_FRAMES, "frame count")?;
+        let frames = (0..count).map(|_| Ok(from.bytes(MAX_ENTRY_BYTES, "frame")?.to_vec()));
+        return Ok(Event::Frames(frames.collect::<Result<_, DecodeError>>()?));
+    }
     let id = from.number("request id")?;
     if tag == DEVICE_DATA {
         return Ok(Event::Data {

@@ -14,7 +14,7 @@ mod file;
 pub use batch::{BatchReader, BatchWriter, LogError, MAX_ENTRIES_PER_BATCH};
 pub use entry::{
     Body, ComponentDigest, Control, EndReason, Entry, MAX_COMPONENT_NAME, MAX_COMPONENTS,
-    MAX_ENTRY_BYTES, OutputMark, hash_of,
+    MAX_ENTRY_BYTES, MAX_FRAMES, OutputMark, hash_of,
 };
 pub use file::{FileError, FileHeader, FileItem, FileReader, FileWriter};
 

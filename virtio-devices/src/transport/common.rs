@@ -62,6 +62,8 @@ pub struct CommonState {
 pub(super) enum Written {
     Nothing,
     Reset,
+    /// The driver says DRIVER_OK.
+    Started,
     Broken,
 }
 
@@ -216,8 +218,13 @@ impl Common {
         if status & STATUS_FEATURES_OK == 0 {
             status &= !STATUS_DRIVER_OK;
         }
+        let starts = status & !self.status & STATUS_DRIVER_OK != 0;
         self.status = status;
-        Written::Nothing
+        if starts && status & STATUS_NEEDS_RESET == 0 {
+            Written::Started
+        } else {
+            Written::Nothing
+        }
     }
 }
 

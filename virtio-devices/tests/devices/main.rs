@@ -2,4 +2,6 @@
 
 mod block;
 mod driver;
+mod net;
+mod rng;
 mod transport;

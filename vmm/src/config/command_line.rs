@@ -14,6 +14,7 @@ use super::disk::DiskConfig;
 use super::error::ConfigError;
 use super::ft::FtConfig;
 use super::memory::MemoryConfig;
+use super::net::NetConfig;
 use super::payload::PayloadConfig;
 use super::rng::RngConfig;
 
@@ -32,6 +33,8 @@ pub struct VmParams {
     pub initramfs: Option<PathBuf>,
     /// `--disk`
     pub disks: Vec<String>,
+    /// `--net`
+    pub nets: Vec<String>,
     /// `--rng`
     pub rng: Option<String>,
     /// `--serial`
@@ -102,6 +105,7 @@ impl VmParams {
                 .transpose()?
                 .unwrap_or_else(ConsoleConfig::console_default),
             disks: all(&self.disks, DiskConfig::parse)?,
+            net: all(&self.nets, NetConfig::parse)?,
             ft: self.ft.as_deref().map(FtConfig::parse).transpose()?,
             others: Default::default(),
         };
@@ -137,6 +141,7 @@ mod tests {
             cmdline: Some("console=ttyS0 root=/dev/ram0".into()),
             initramfs: Some("/i".into()),
             disks: vec!["path=/d".into(), "path=/e,readonly=on".into()],
+            nets: vec!["tap=tap0".into()],
             rng: Some("src=/dev/zero".into()),
             serial: Some("tty".into()),
             console: Some("off".into()),
@@ -146,6 +151,7 @@ mod tests {
         assert_eq!(config.memory.size, 256 << 20);
         assert_eq!(config.serial.mode, ConsoleMode::Tty);
         assert!(config.disks.unwrap()[1].readonly);
+        assert_eq!(config.net.unwrap()[0].tap.as_deref(), Some("tap0"));
         assert_eq!(config.rng.src, PathBuf::from("/dev/zero"));
         let payload = config.payload.unwrap();
         assert_eq!(

@@ -5,7 +5,7 @@
 //! Invariant: the same configuration gives the same list on every host.
 
 use super::error::ConfigError;
-use super::{DiskConfig, VmConfig};
+use super::{DiskConfig, NetConfig, RngConfig, VmConfig};
 
 /// Devices that fit the bus; number 0 is the host bridge.
 const DEVICES_MAX: usize = 31;
@@ -15,6 +15,10 @@ const DEVICES_MAX: usize = 31;
 pub enum Planned<'a> {
     /// A disk.
     Disk(&'a DiskConfig),
+    /// A network card.
+    Net(&'a NetConfig),
+    /// The source of random bytes, which is always there.
+    Rng(&'a RngConfig),
 }
 
 /// A device with its name and number.
@@ -37,8 +41,11 @@ impl VmConfig {
         };
         let disks = self.disks.iter().flatten().enumerate();
         let disks = disks.map(|(i, disk)| (name(&disk.id, "disk", i), Planned::Disk(disk)));
+        let nets = self.net.iter().flatten().enumerate();
+        let nets = nets.map(|(i, net)| (name(&net.id, "net", i), Planned::Net(net)));
+        let rng = ("__rng".to_owned(), Planned::Rng(&self.rng));
         (1..)
-            .zip(disks)
+            .zip(disks.chain(nets).chain([rng]))
             .map(|(device, (id, planned))| Place {
                 id,
                 device,
@@ -48,7 +55,7 @@ impl VmConfig {
     }
 
     pub(super) fn validate_devices(&self) -> Result<(), ConfigError> {
-        let count = self.disks.iter().flatten().count();
+        let count = self.disks.iter().flatten().count() + self.net.iter().flatten().count() + 1;
         if count > DEVICES_MAX {
             let max = DEVICES_MAX;
             return Err(ConfigError::TooManyDevices { count, max });
@@ -63,8 +70,9 @@ impl VmConfig {
             }
         }
         let reserved = |id: &Option<String>| id.clone().filter(|id| id.starts_with("__"));
-        let given = self.disks.iter().flatten();
-        match given.filter_map(|disk| reserved(&disk.id)).next() {
+        let disks = self.disks.iter().flatten().map(|disk| &disk.id);
+        let nets = self.net.iter().flatten().map(|net| &net.id);
+        match disks.chain(nets).find_map(reserved) {
             Some(id) => Err(ConfigError::ReservedId { id }),
             None => Ok(()),
         }
@@ -89,7 +97,9 @@ mod tests {
             .into_iter()
             .map(|place| (place.device, place.id))
             .collect();
-        assert_eq!(found, [(1, "_disk0".to_owned()), (2, "data".to_owned())]);
+        let names = ["_disk0", "data", "__rng"].map(str::to_owned);
+        let expected: Vec<(u8, String)> = (1..).zip(names).collect();
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -146,6 +146,33 @@ pub enum ConfigError {
         /// What was given.
         serial: String,
     },
+    /// Queues that no network card has.
+    #[error(
+        "a network card with {queues} queues of {size} entries cannot be: give an even number up \
+         to {}, and a power of two from 4 to {} as their size",
+        2 * machine::net::PAIRS_MAX,
+        machine::net::QUEUE_SIZE_MAX
+    )]
+    NetQueues {
+        /// Queues.
+        queues: u16,
+        /// Entries of each.
+        size: u16,
+    },
+    /// An MTU that IP does not allow.
+    #[error("an MTU of {mtu} is too little; at least {min} is needed")]
+    NetMtu {
+        /// What was given.
+        mtu: u16,
+        /// What is needed.
+        min: u16,
+    },
+    /// A card with two TAP devices.
+    #[error("a network card has either a descriptor (fd) or a TAP device (tap, ip), not both")]
+    NetTapAndDescriptor,
+    /// Half an address.
+    #[error("a TAP device's ip and mask belong together; give both or neither")]
+    NetAddressAndMask,
     /// More devices than the bus has room for.
     #[error("{count} devices are asked for; the PCI bus has room for {max}")]
     TooManyDevices {

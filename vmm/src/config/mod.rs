@@ -16,6 +16,7 @@ mod disk;
 mod error;
 mod ft;
 mod memory;
+mod net;
 mod payload;
 mod rng;
 mod unsupported;
@@ -35,6 +36,7 @@ pub use ft::{
     DETECTION_TIMEOUT_MS_DEFAULT, FtConfig, FtEnableConfig, FtOverrideConfig, FtReceiveConfig, VmId,
 };
 pub use memory::{HotplugMethod, MEMORY_SIZE_MIN, MemoryConfig};
+pub use net::NetConfig;
 pub use payload::{CMDLINE_LENGTH_MAX, PayloadConfig};
 pub use rng::RngConfig;
 
@@ -56,6 +58,9 @@ pub struct VmConfig {
     /// Disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<Vec<DiskConfig>>,
+    /// Network cards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub net: Option<Vec<NetConfig>>,
     /// The serial port, a 16550 at 0x3f8.
     #[serde(default = "ConsoleConfig::serial_default")]
     pub serial: ConsoleConfig,
@@ -89,6 +94,9 @@ impl VmConfig {
             .validate()?;
         for disk in self.disks.iter().flatten() {
             disk.validate()?;
+        }
+        for net in self.net.iter().flatten() {
+            net.validate()?;
         }
         self.validate_devices()?;
         self.serial.validate_serial()?;

@@ -1,7 +1,8 @@
 //! Where the guest's random numbers come from.
 //!
-//! Does: name the file that the seed of the machine's generator is read from, at boot. Does not:
-//! read it; later numbers come from the generator, so that a replay finds the same.
+//! Does: name the file that the seed of the machine's generator is read from at boot, and the bytes
+//! that the virtio-rng device gives later. Does not: read it; what is read enters the machine as
+//! an input, so that a replay finds the same.
 //!
 //! Invariant: there always is a source.
 

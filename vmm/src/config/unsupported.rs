@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::error::ConfigError;
 
 /// The parts by their JSON names.
-const PARTS: [&str; 23] = [
+const PARTS: [&str; 22] = [
     "balloon",
     "debug_console",
     "devices",
@@ -23,7 +23,6 @@ const PARTS: [&str; 23] = [
     "ivshmem",
     "landlock_enable",
     "landlock_rules",
-    "net",
     "numa",
     "pci_segments",
     "platform",

@@ -116,7 +116,7 @@ impl Backend for Disk {
                     image.flush()?;
                 }
             }
-            Request::Entropy { .. } => return Err(io::ErrorKind::Unsupported.into()),
+            _ => return Err(io::ErrorKind::Unsupported.into()),
         }
         Ok(bytes)
     }

@@ -9,6 +9,7 @@
 pub mod api_socket;
 pub mod arbiter_thread;
 pub mod bell;
+pub mod card;
 pub mod channel_thread;
 pub mod clock;
 pub mod console_sink;
@@ -21,6 +22,7 @@ pub mod memory;
 pub mod random;
 pub mod request_thread;
 pub mod signals;
+pub mod tap_thread;
 pub mod tcp;
 pub mod terminal;
 pub mod udp;

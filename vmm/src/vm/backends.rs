@@ -6,25 +6,37 @@
 //! Invariant: only a live machine has backends; a backup opens nothing before it goes live. They
 //! take from the gate only what may leave, and are asked no more once the role is silenced.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use block::Image;
 use machine::block::BlockSpec;
+use machine::net::NetSpec;
 use machine::{DeviceSpec, Lane, Outcome, Output};
+use net_util::{MacAddress, Tap, TapError};
 
 use super::bells::Bells;
 use super::inbox::{Completion, Inbox};
 use super::outlet::{History, Outlet};
 use super::primary_role::{SharedPrimary, lock};
-use crate::config::{DiskConfig, Planned, VmConfig};
+use super::reasons;
+use crate::config::{DiskConfig, NetConfig, Planned, VmConfig};
 use crate::control::VmError;
+use crate::host::card::Card;
 use crate::host::clock;
 use crate::host::disk::{self, Disk};
+use crate::host::entropy::Entropy;
 use crate::host::request_thread::{RequestSource, RequestThread, Taken};
+use crate::host::tap_thread::{FrameReceiver, TapThread};
 
-/// The images of a machine that is to be built, open and locked.
-pub struct Images(Vec<Box<dyn Image>>);
+/// What the devices of a machine that is to be built have of this host: images, open and locked,
+/// and TAP devices.
+#[derive(Default)]
+pub struct Opened {
+    images: VecDeque<Box<dyn Image>>,
+    taps: VecDeque<Tap>,
+}
 
 fn place(config: &DiskConfig) -> disk::Place {
     disk::Place {
@@ -36,9 +48,9 @@ fn place(config: &DiskConfig) -> disk::Place {
     }
 }
 
-/// The devices that `config` means, with the images that say how large its disks are.
-pub fn prepare(config: &VmConfig) -> Result<(Vec<DeviceSpec>, Images), VmError> {
-    let mut images = Vec::new();
+/// The devices that `config` means, with what they need: an image says how large a disk is.
+pub fn prepare(config: &VmConfig) -> Result<(Vec<DeviceSpec>, Opened), VmError> {
+    let mut opened = Opened::default();
     let mut specs = Vec::new();
     for device in config.devices() {
         specs.push(match device.planned {
@@ -48,12 +60,68 @@ pub fn prepare(config: &VmConfig) -> Result<(Vec<DeviceSpec>, Images), VmError> 
                     source: Box::new(source),
                 })?;
                 let spec = disk_spec(config, &*image);
-                images.push(image);
+                opened.images.push_back(image);
                 DeviceSpec::Block(spec)
             }
+            Planned::Net(config) => {
+                let tap = open_tap(config).map_err(|source| VmError::Because {
+                    what: "use a network card's TAP device",
+                    source: Box::new(source),
+                })?;
+                opened.taps.push_back(tap);
+                DeviceSpec::Net(NetSpec {
+                    mac: mac_of(config, device.device).0,
+                    mtu: config.mtu,
+                    checksums: config.offload_csum,
+                    segments: config.offload_tso,
+                    fragments: config.offload_ufo,
+                    pairs: config.num_queues / 2,
+                    queue_size: config.queue_size,
+                })
+            }
+            Planned::Rng(_) => DeviceSpec::Rng,
         });
     }
-    Ok((specs, Images(images)))
+    Ok((specs, opened))
+}
+
+/// The address of a card. One that was not given was chosen when the VM was created.
+fn mac_of(config: &NetConfig, device: u8) -> MacAddress {
+    let absent = MacAddress([2, 0, 0, 0, 0, device]);
+    config.mac.unwrap_or(absent)
+}
+
+fn open_tap(config: &NetConfig) -> Result<Tap, TapError> {
+    if let Some(fd) = config.fds.as_ref().and_then(|fds| fds.first()) {
+        return Tap::of_descriptor(*fd);
+    }
+    let tap = Tap::open(config.tap.as_deref().unwrap_or_default())?;
+    if let (Some(ip), Some(mask)) = (config.ip, config.mask) {
+        tap.set_address(ip, mask)?;
+    }
+    if let Some(mac) = config.host_mac {
+        tap.set_mac(mac)?;
+    }
+    if let Some(mtu) = config.mtu {
+        tap.set_mtu(mtu)?;
+    }
+    tap.enable()?;
+    Ok(tap)
+}
+
+/// What this host does not have of what a machine of `config` would need when it goes live here.
+pub fn missing(config: &VmConfig) -> Option<String> {
+    let disks = config.disks.iter().flatten();
+    let gone = disks.filter_map(|disk| {
+        let path = disk.path.as_ref()?;
+        let error = std::fs::metadata(path).err()?;
+        Some(format!(
+            "this host has no disk image '{}': {error}",
+            path.display()
+        ))
+    });
+    let gone: Vec<String> = gone.collect();
+    (!gone.is_empty()).then(|| gone.join(", "))
 }
 
 fn disk_spec(config: &DiskConfig, image: &dyn Image) -> BlockSpec {
@@ -90,21 +158,25 @@ pub struct Around {
 pub struct Backends {
     outlet: Outlet,
     threads: Vec<RequestThread>,
+    _receivers: Vec<TapThread>,
 }
 
 impl Backends {
     /// Starts those of the machine of `config`, of whose console so many bytes are emitted. Without
-    /// images, they are opened when they can be.
+    /// what was opened before, this side goes live: images are opened when they can be, cards are
+    /// announced, and what cannot be had fails the guest's requests.
     pub fn start(
         config: &VmConfig,
-        images: Option<Images>,
+        opened: Option<Opened>,
         around: &Around,
         emitted: u64,
     ) -> Result<Self, VmError> {
         let host = |what| move |source| VmError::Host { what, source };
-        let history = match &images {
-            Some(_) => History::Begins,
-            None => History::Continues,
+        let goes_live = opened.is_none();
+        let history = if goes_live {
+            History::Continues
+        } else {
+            History::Begins
         };
         let target = Outlet::target(&config.serial, history)?;
         let bell = around.bells.of(Lane::Console);
@@ -117,27 +189,52 @@ impl Backends {
             emitted,
         )
         .map_err(host("connect the serial port"))?;
-        let mut images = images.map(|images| images.0.into_iter());
-        let mut threads = Vec::new();
+        let mut opened = opened.unwrap_or_default();
+        let (mut threads, mut receivers) = (Vec::new(), Vec::new());
         for device in config.devices() {
             let source = GatedRequests {
                 around: around.clone(),
                 device: device.device,
+                is_awaited: !matches!(device.planned, Planned::Net(_)),
             };
             let bell = around.bells.of(Lane::Device(device.device));
             let thread = match device.planned {
                 Planned::Disk(config) => {
                     let place = place(config);
-                    let disk = match images.as_mut().and_then(Iterator::next) {
+                    let disk = match opened.images.pop_front() {
                         Some(image) => Disk::with(place, image),
                         None => Disk::waiting(place),
                     };
                     RequestThread::start(&device.id, bell, source, disk)
                 }
+                Planned::Net(config) => {
+                    let tap = match opened.taps.pop_front() {
+                        Some(tap) => Some(tap),
+                        None => after_all(open_tap(config)),
+                    };
+                    if let Some(tap) = &tap
+                        && let Some(tap) = after_all(tap.try_clone())
+                    {
+                        receivers.push(receiver(&device.id, tap, around, device.device)?);
+                    }
+                    let mut card = Card::new(tap);
+                    if goes_live {
+                        card.announce(mac_of(config, device.device));
+                        around.inbox.announce(device.device);
+                    }
+                    RequestThread::start(&device.id, bell, source, card)
+                }
+                Planned::Rng(config) => {
+                    RequestThread::start(&device.id, bell, source, Entropy::new(&config.src))
+                }
             };
             threads.push(thread.map_err(host("start a device's thread"))?);
         }
-        Ok(Backends { outlet, threads })
+        Ok(Backends {
+            outlet,
+            threads,
+            _receivers: receivers,
+        })
     }
 
     /// Waits until all console bytes up to the count `through` are out, but not longer than
@@ -157,10 +254,47 @@ impl Backends {
     }
 }
 
+/// A side that goes live goes on without what it cannot have.
+fn after_all(tap: Result<Tap, TapError>) -> Option<Tap> {
+    tap.map_err(|error| {
+        let why = reasons::chain(&error).join(": ");
+        log::error!("a network card has no network: {why}");
+    })
+    .ok()
+}
+
+/// What a card's thread has received waits in the inbox.
+struct Received {
+    inbox: Arc<Inbox>,
+    device: u8,
+}
+
+impl FrameReceiver for Received {
+    fn has_room(&mut self, timeout: Duration) -> bool {
+        self.inbox.has_frame_room(timeout)
+    }
+
+    fn deliver(&mut self, frames: Vec<Vec<u8>>) {
+        self.inbox.received(self.device, frames);
+    }
+}
+
+/// The thread that receives for a card.
+fn receiver(id: &str, tap: Tap, around: &Around, device: u8) -> Result<TapThread, VmError> {
+    let inbox = Arc::clone(&around.inbox);
+    let receiver = Received { inbox, device };
+    TapThread::start(&format!("{id}-rx"), tap, receiver).map_err(|source| VmError::Host {
+        what: "start a device's thread",
+        source,
+    })
+}
+
 /// A device's thread takes from here what may leave.
 struct GatedRequests {
     around: Around,
     device: u8,
+    /// The device waits for its requests' ends.
+    is_awaited: bool,
 }
 
 impl RequestSource for GatedRequests {
@@ -180,11 +314,13 @@ impl RequestSource for GatedRequests {
     }
 
     fn ended(&mut self, id: u64, outcome: Outcome, data: Vec<u8>) {
-        self.around.inbox.completed(Completion {
-            device: self.device,
-            id,
-            outcome,
-            data,
-        });
+        if self.is_awaited {
+            self.around.inbox.completed(Completion {
+                device: self.device,
+                id,
+                outcome,
+                data,
+            });
+        }
     }
 }

@@ -19,6 +19,7 @@ use ft::identity::{Generation, Incarnation, VmId};
 use ft::log::ComponentDigest;
 use machine::{Output, Position};
 
+use super::backends;
 use super::clone_in::{IncomingClone, WholeClone};
 use super::inbox::Inbox;
 use super::reasons;
@@ -351,12 +352,20 @@ impl BackupRole {
             return;
         };
         let result = incoming.blob(kind, bytes).map(|config| {
-            config.and_then(|config| {
+            let missing = config.and_then(backends::missing);
+            let lease = config.and_then(|config| {
                 let theirs = config.ft.as_ref().and_then(|ft| ft.lease.clone());
                 self.lease.clone().or(theirs)
-            })
+            });
+            (lease, missing)
         });
-        let lease = self.accept(result).flatten();
+        let (lease, missing) = self.accept(result).unwrap_or_default();
+        if let Some(missing) = missing {
+            log::warn!("the clone is refused: {missing}");
+            self.incoming = None;
+            self.backup.refuse(&missing);
+            return;
+        }
         if let Some(lease) = lease {
             match ArbiterThread::start(&lease) {
                 Ok(arbiter) => self.arbiter = Some(arbiter),

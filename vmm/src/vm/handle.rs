@@ -56,7 +56,7 @@ impl MachineHandle {
             None => random::bytes().map_err(host("make a random id"))?,
         };
         let vm = ft::identity::VmId(vm);
-        let (devices, images) = backends::prepare(config)?;
+        let (devices, opened) = backends::prepare(config)?;
         let mut machine = new_machine(config, devices, options)?;
         let recorder = options
             .record
@@ -82,7 +82,7 @@ impl MachineHandle {
             inbox: Arc::clone(&inbox),
             bells,
         };
-        let backends = Backends::start(config, Some(images), &around, 0)?;
+        let backends = Backends::start(config, Some(opened), &around, 0)?;
         let now = clock::monotonic_ns();
         let journal = Journal::new(Arc::clone(&role), recorder, now, Position(0));
         let parts = Parts::new(options.clone(), us, inbox, events, board);

@@ -7,7 +7,7 @@
 //! Invariant: what is put here is taken once, in order; nobody who puts something waits for the
 //! guest, except a typist whose guest does not read.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,9 @@ use crate::control::{Command, Ticket};
 
 /// So many typed bytes may wait before the typist does.
 const TYPED_MAX: usize = 4096;
+
+/// So many received frames may wait before whoever receives them does.
+const FRAMES_MAX: usize = 256;
 
 /// A request of a device that has ended.
 #[derive(Debug)]
@@ -49,6 +52,10 @@ struct Contents {
     mail: Mail,
     typed: VecDeque<u8>,
     completions: VecDeque<Completion>,
+    /// Frames by device, and how many they are in all.
+    frames: BTreeMap<u8, VecDeque<Vec<u8>>>,
+    frame_count: usize,
+    announcements: Vec<u8>,
     /// Console bytes known to be emitted.
     emitted: u64,
     /// Something has changed since the vCPU thread last looked.
@@ -131,6 +138,30 @@ impl Inbox {
         self.tell(contents);
     }
 
+    /// Whether more frames are welcome. Waits for that, at most for `timeout`.
+    pub fn has_frame_room(&self, timeout: Duration) -> bool {
+        let contents = self.lock();
+        let is_full = |contents: &mut Contents| contents.frame_count >= FRAMES_MAX;
+        let waited = self.changed.wait_timeout_while(contents, timeout, is_full);
+        let (contents, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        contents.frame_count < FRAMES_MAX
+    }
+
+    /// Frames for a network card.
+    pub fn received(&self, device: u8, frames: Vec<Vec<u8>>) {
+        let mut contents = self.lock();
+        contents.frame_count += frames.len();
+        contents.frames.entry(device).or_default().extend(frames);
+        self.tell(contents);
+    }
+
+    /// The driver of a network card is to announce it.
+    pub fn announce(&self, device: u8) {
+        let mut contents = self.lock();
+        contents.announcements.push(device);
+        self.tell(contents);
+    }
+
     /// A clone is here.
     pub fn cloned(&self, clone: Box<ReceivedClone>) {
         let mut contents = self.lock();
@@ -194,6 +225,36 @@ impl Inbox {
     /// Takes the requests that have ended, in the order of their ends.
     pub fn completions(&self) -> VecDeque<Completion> {
         std::mem::take(&mut self.lock().completions)
+    }
+
+    /// Takes the cards that are to be announced.
+    pub fn announcements(&self) -> Vec<u8> {
+        std::mem::take(&mut self.lock().announcements)
+    }
+
+    /// The cards for which there are frames.
+    pub fn receivers(&self) -> Vec<u8> {
+        let contents = self.lock();
+        if contents.frame_count == 0 {
+            return Vec::new();
+        }
+        let waiting = contents.frames.iter();
+        let waiting = waiting.filter(|(_, frames)| !frames.is_empty());
+        waiting.map(|(device, _)| *device).collect()
+    }
+
+    /// Takes at most `most` frames for a card.
+    pub fn frames(&self, device: u8, most: usize) -> Vec<Vec<u8>> {
+        let mut contents = self.lock();
+        let Some(waiting) = contents.frames.get_mut(&device) else {
+            return Vec::new();
+        };
+        let count = most.min(waiting.len());
+        let frames: Vec<_> = waiting.drain(..count).collect();
+        contents.frame_count -= count;
+        drop(contents);
+        self.changed.notify_all();
+        frames
     }
 
     /// The count of console bytes known to be emitted.

@@ -38,6 +38,8 @@ const MILLISECOND: u64 = 1_000_000;
 const EMITTED_INTERVAL: u64 = 20 * MILLISECOND;
 /// Whoever sleeps looks this often anyway.
 const PATIENCE: u64 = 500 * MILLISECOND;
+/// The most bytes of frames in one entry, unless it is one frame.
+const FRAMES_PART: usize = 60 << 10;
 /// The most bytes of a request's result in one entry.
 const DATA_PART: usize = 48 << 10;
 /// How long a console's reader has for the last bytes.
@@ -269,11 +271,42 @@ impl Live {
         for completion in inbox.completions() {
             self.complete(completion)?;
         }
+        for device in inbox.announcements() {
+            let event = machine::Event::Announce;
+            self.input(Input::Device { device, event })?;
+        }
+        for device in inbox.receivers() {
+            self.receive(device)?;
+        }
         let through = inbox.emitted_through();
         if through > self.machine.console().emitted && now >= self.emitted_at + EMITTED_INTERVAL {
             self.emitted_at = now;
             let input = Input::ConsoleEmitted { through };
             self.journal.input(now, &mut self.machine, input)?;
+        }
+        Ok(())
+    }
+
+    /// Frames have come for a card: as many as its driver has buffers for. The others wait, unless
+    /// there is no driver.
+    fn receive(&mut self, device: u8) -> Result<(), AppendError> {
+        let Some(room) = self.machine.receive_room(device) else {
+            self.parts.inbox.frames(device, usize::MAX);
+            return Ok(());
+        };
+        if room == 0 {
+            return Ok(());
+        }
+        let mut frames = self.parts.inbox.frames(device, room).into_iter().peekable();
+        while let Some(first) = frames.next() {
+            let mut bytes = first.len();
+            let mut entry = vec![first];
+            while let Some(next) = frames.next_if(|next| bytes + next.len() <= FRAMES_PART) {
+                bytes += next.len();
+                entry.push(next);
+            }
+            let event = machine::Event::Frames(entry);
+            self.input(Input::Device { device, event })?;
         }
         Ok(())
     }

@@ -1,0 +1,243 @@
+//! Network cards.
+//!
+//! Does: what each card is and what is behind it, from `--net` and JSON. Does not: open devices.
+//!
+//! Invariant: a valid card has one TAP device at most behind it; a card of a VM that was created
+//! has an address, so that it has the same one on every host.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use machine::net::{PAIRS_MAX, QUEUE_SIZE_MAX};
+use net_util::MacAddress;
+use option_parser::{IntegerList, Key, Options, Toggle};
+use serde::{Deserialize, Serialize};
+
+use super::error::ConfigError;
+
+/// Queues and entries of each, unless told otherwise: one pair.
+const QUEUES: u16 = 2;
+const QUEUE_SIZE: u16 = 256;
+/// Less is no MTU for IPv4.
+const MTU_MIN: u16 = 68;
+
+/// One network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetConfig {
+    /// The TAP device behind it; made if it is not there. Absent: the host chooses a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<String>,
+    /// The address of the TAP device on the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<Ipv4Addr>,
+    /// Its network's mask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Ipv4Addr>,
+    /// The card's address. Absent: chosen when the VM is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+    /// The TAP device's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_mac: Option<MacAddress>,
+    /// The MTU on both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// Behind an IOMMU.
+    #[serde(default)]
+    pub iommu: bool,
+    /// Queues, two a pair.
+    #[serde(default = "queues")]
+    pub num_queues: u16,
+    /// Entries of each.
+    #[serde(default = "queue_size")]
+    pub queue_size: u16,
+    /// Behind another process.
+    #[serde(default)]
+    pub vhost_user: bool,
+    /// That process's socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vhost_socket: Option<PathBuf>,
+    /// The device's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Descriptors of an open TAP device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fds: Option<Vec<i32>>,
+    /// How much it may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limiter_config: Option<serde_json::Value>,
+    /// The PCI segment.
+    #[serde(default)]
+    pub pci_segment: u16,
+    /// Large TCP segments may be passed.
+    #[serde(default = "on")]
+    pub offload_tso: bool,
+    /// Large UDP fragments may be passed.
+    #[serde(default = "on")]
+    pub offload_ufo: bool,
+    /// Checksums may be left to the other side.
+    #[serde(default = "on")]
+    pub offload_csum: bool,
+}
+
+fn queues() -> u16 {
+    QUEUES
+}
+
+fn queue_size() -> u16 {
+    QUEUE_SIZE
+}
+
+fn on() -> bool {
+    true
+}
+
+impl NetConfig {
+    /// Reads `--net tap=,ip=,mask=,mac=,…`.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let keys = [
+            "tap",
+            "ip",
+            "mask",
+            "mac",
+            "host_mac",
+            "mtu",
+            "iommu",
+            "num_queues",
+            "queue_size",
+            "vhost_user",
+            "socket",
+            "id",
+            "fd",
+            "pci_segment",
+            "offload_tso",
+            "offload_ufo",
+            "offload_csum",
+        ]
+        .map(Key::value);
+        let options = Options::parse("--net", text, &keys)?;
+        let toggle = |key, absent| {
+            let given = options.get(key)?.map(|Toggle(on)| on);
+            Ok::<_, ConfigError>(given.unwrap_or(absent))
+        };
+        let address = |key| match options.text(key).map(str::parse) {
+            None => Ok(None),
+            Some(Ok(address)) => Ok(Some(address)),
+            Some(Err(_)) => Err(options.invalid(key, "an IPv4 address, as in 192.0.2.1")),
+        };
+        let mac = |key| match options.text(key).map(str::parse) {
+            None => Ok(None),
+            Some(Ok(mac)) => Ok(Some(mac)),
+            Some(Err(_)) => Err(options.invalid(key, "six hexadecimal bytes with colons")),
+        };
+        let fds: Option<IntegerList> = options.get("fd")?;
+        let fds = fds.map(|IntegerList(fds)| {
+            let fds = fds.into_iter();
+            fds.map(|fd| i32::try_from(fd).unwrap_or(-1)).collect()
+        });
+        Ok(NetConfig {
+            tap: options.get("tap")?,
+            ip: address("ip")?,
+            mask: address("mask")?,
+            mac: mac("mac")?,
+            host_mac: mac("host_mac")?,
+            mtu: options.get("mtu")?,
+            iommu: toggle("iommu", false)?,
+            num_queues: options.get("num_queues")?.unwrap_or(QUEUES),
+            queue_size: options.get("queue_size")?.unwrap_or(QUEUE_SIZE),
+            vhost_user: toggle("vhost_user", false)?,
+            vhost_socket: options.get("socket")?,
+            id: options.get("id")?,
+            fds,
+            rate_limiter_config: None,
+            pci_segment: options.get("pci_segment")?.unwrap_or(0),
+            offload_tso: toggle("offload_tso", true)?,
+            offload_ufo: toggle("offload_ufo", true)?,
+            offload_csum: toggle("offload_csum", true)?,
+        })
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        let unsupported = [
+            ("net vhost_user", self.vhost_user),
+            ("net vhost_socket", self.vhost_socket.is_some()),
+            ("net iommu", self.iommu),
+            (
+                "net rate_limiter_config",
+                self.rate_limiter_config.is_some(),
+            ),
+            ("net pci_segment", self.pci_segment != 0),
+            (
+                "net with several descriptors",
+                self.fds.as_ref().is_some_and(|fds| fds.len() > 1),
+            ),
+        ];
+        for (what, is_asked_for) in unsupported {
+            if is_asked_for {
+                let what = what.to_owned();
+                return Err(ConfigError::Unsupported { what });
+            }
+        }
+        let (queues, size) = (self.num_queues, self.queue_size);
+        let is_possible = queues.is_multiple_of(2)
+            && (1..=PAIRS_MAX).contains(&(queues / 2))
+            && (4..=QUEUE_SIZE_MAX).contains(&size)
+            && size.is_power_of_two();
+        if !is_possible {
+            return Err(ConfigError::NetQueues { queues, size });
+        }
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < MTU_MIN) {
+            return Err(ConfigError::NetMtu { mtu, min: MTU_MIN });
+        }
+        if self.fds.is_some() && (self.tap.is_some() || self.ip.is_some()) {
+            return Err(ConfigError::NetTapAndDescriptor);
+        }
+        if self.ip.is_some() != self.mask.is_some() {
+            return Err(ConfigError::NetAddressAndMask);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_and_defaults() {
+        let text = "tap=tap0,mac=2e:89:a8:e4:bf:95,ip=192.0.2.1,mask=255.255.255.0,mtu=1400";
+        let net = NetConfig::parse(text).unwrap();
+        assert_eq!(net.tap.as_deref(), Some("tap0"));
+        assert_eq!(net.mac.unwrap().to_string(), "2e:89:a8:e4:bf:95");
+        assert_eq!(
+            (net.num_queues, net.queue_size, net.mtu),
+            (2, 256, Some(1400))
+        );
+        assert!(net.offload_tso && net.offload_ufo && net.offload_csum);
+        net.validate().unwrap();
+        let json = serde_json::to_vec(&net).unwrap();
+        assert_eq!(serde_json::from_slice::<NetConfig>(&json).unwrap(), net);
+        let fd = NetConfig::parse("fd=[5]").unwrap();
+        fd.validate().unwrap();
+        assert_eq!(fd.fds, Some(vec![5]));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for wrong in [
+            "tap=t,num_queues=1",
+            "tap=t,num_queues=18",
+            "tap=t,queue_size=100",
+            "tap=t,mtu=60",
+            "tap=t,fd=3",
+            "fd=[3,4]",
+            "tap=t,ip=192.0.2.1",
+            "tap=t,vhost_user=on",
+        ] {
+            NetConfig::parse(wrong).unwrap().validate().unwrap_err();
+        }
+        for wrong in ["tap=t,mac=1", "tap=t,ip=x", "tap=t,colour=x"] {
+            NetConfig::parse(wrong).unwrap_err();
+        }
+    }
+}
