@@ -27,6 +27,11 @@ impl Place {
         self.namespace.is_none()
     }
 
+    /// Its network namespace, if it has one of its own.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
     /// A command that runs `program` there. Its process is the program itself, not a wrapper.
     pub fn command(&self, program: &Path) -> Command {
         match &self.namespace {

@@ -8,6 +8,7 @@ mod clients;
 mod determinism;
 mod disk;
 mod footprint;
+mod net;
 mod pair;
 mod peers;
 mod refusals;
