@@ -13,7 +13,7 @@ use integration::skips::skip;
 use integration::{Failure, Outcome};
 
 /// Lines that the client downloads.
-const LINES: u32 = 60_000;
+const LINES: u32 = 20_000;
 const MAC: &str = "2e:89:a8:e4:bf:95";
 
 fn run(command: &mut Command) -> Outcome<String> {
