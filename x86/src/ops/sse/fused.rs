@@ -1,7 +1,7 @@
 //! Fused multiply-add: VFMADD*, VFMSUB*, VFNMADD*, VFNMSUB*, VFMADDSUB*, VFMSUBADD*.
 //!
-//! Does: compute the product and the sum exactly and round once, with integers, so that the result
-//! is the same on hosts with and without these instructions. Does not: load operands in three
+//! Does: compute the product and the sum exactly and round once, with integers where the host has no
+//! such instructions, or an unmasked exception or a NaN makes it a matter of the processor. Does not: load operands in three
 //! orders: the digits in the names are read when an instruction is decoded.
 
 use iced_x86::{Instruction, Mnemonic as M};
@@ -9,9 +9,10 @@ use iced_x86::{Instruction, Mnemonic as M};
 use super::float::report;
 use super::ieee::{Class, DOUBLE, Environment, Format, SINGLE, Value, flag, round, shift_right};
 use super::masked::{element, set_element};
+use super::native::{fused_double, fused_single};
 use super::operands::{
-    Form, Lanes, Mem32, Mem64, Memory, Register, Source, Vex128, after, by_source, by_vex_form,
-    get, ready, set,
+    DAZ, FTZ, Form, Lanes, MASKS, Mem32, Mem64, Memory, ROUNDING, Register, Source, Vex128, after,
+    by_source, by_vex_form, get, ready, set,
 };
 use crate::core::Core;
 use crate::env::Env;
@@ -20,14 +21,35 @@ use crate::op::{Flow, Op, Selected};
 use crate::word::Word;
 
 /// What is done with the signs of product and addend.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Signs {
     negate_product: bool,
     negate_addend: bool,
 }
 
-/// `x * y + z` of one element, and the flags that the guest sees.
-fn fused(format: Format, [x, y, z]: [u64; 3], signs: Signs, mxcsr: u32) -> (u64, u32) {
+/// `x * y + z` of one element, and the flags that the guest sees: by the host's unit, if it has
+/// one and IEEE 754 says all.
+fn fused(format: Format, operands: [u64; 3], signs: Signs, mxcsr: u32) -> (u64, u32) {
+    let is_nan = |&operand: &u64| format.class(operand) == Class::Nan;
+    if mxcsr & MASKS != MASKS || operands.iter().any(is_nan) {
+        return computed(format, operands, signs, mxcsr);
+    }
+    let flipped = |bits: u64, flip: bool| if flip { bits ^ format.sign() } else { bits };
+    let [x, y, z] = operands;
+    let x = flipped(x, signs.negate_product);
+    let z = flipped(z, signs.negate_addend);
+    let control = mxcsr & (ROUNDING | FTZ | DAZ);
+    let native = if format == DOUBLE {
+        fused_double(x, y, z, control)
+    } else {
+        fused_single(x as u32, y as u32, z as u32, control)
+            .map(|(result, flags)| (result.into(), flags))
+    };
+    native.unwrap_or_else(|| computed(format, operands, signs, mxcsr))
+}
+
+/// [`fused`] in integers.
+fn computed(format: Format, [x, y, z]: [u64; 3], signs: Signs, mxcsr: u32) -> (u64, u32) {
     let original = [x, y, z];
     let [x, y, z] = original.map(|operand| format.flushed(operand, mxcsr));
     let classes = [x, y, z].map(|operand| format.class(operand));
@@ -286,5 +308,62 @@ pub(super) fn select(insn: &Instruction, op: &mut Op) -> Option<Selected> {
         ),
         Kind::Ss => by_source(insn, scalar::<Singles, Register>, scalar::<Singles, Mem32>),
         Kind::Sd => by_source(insn, scalar::<Doubles, Register>, scalar::<Doubles, Mem64>),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::sse::tests::Random;
+
+    /// A number that is often at an edge of its format, or near the product of two others.
+    fn operand(random: &mut Random, format: Format) -> u64 {
+        let (bits, shape) = (random.next(), random.next());
+        let exponent = match shape & 7 {
+            0 => 0,
+            1 => 1 + (bits >> 40 & 3),
+            2 => (1 << format.exponent) - 2,
+            3 => (1 << format.exponent) - 1,
+            4 | 5 => format.bias() as u64 + (bits >> 40 & 7),
+            _ => bits >> 40 & ((1 << format.exponent) - 1),
+        };
+        let fraction = match shape >> 3 & 3 {
+            0 => 0,
+            1 => 1 << (bits >> 32 & 15),
+            _ => format.fraction_of(bits),
+        };
+        let sign = if shape >> 8 & 1 != 0 {
+            format.sign()
+        } else {
+            0
+        };
+        let value = sign | exponent << format.fraction | fraction;
+        if format.class(value) == Class::Nan {
+            value & !format.fraction_of(u64::MAX)
+        } else {
+            value
+        }
+    }
+
+    #[test]
+    fn hosts_with_and_without_fma_agree() {
+        let mut random = Random(24);
+        for format in [SINGLE, DOUBLE] {
+            for _ in 0..200_000 {
+                let operands = std::array::from_fn(|_| operand(&mut random, format));
+                let bits = random.next();
+                let signs = Signs {
+                    negate_product: bits & 1 != 0,
+                    negate_addend: bits & 2 != 0,
+                };
+                let modes = (ROUNDING | FTZ | DAZ) & bits as u32;
+                let mxcsr = MASKS | modes;
+                let (a, b) = (
+                    computed(format, operands, signs, mxcsr),
+                    fused(format, operands, signs, mxcsr),
+                );
+                assert_eq!(a, b, "{operands:x?} {signs:?} {mxcsr:#x}");
+            }
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The host's SSE2 unit: one function for each vector operation that has one definition everywhere.
 //!
 //! Does: run integer lanes (the manuals define every bit of their results) and IEEE 754 arithmetic
-//! under the guest's rounding, FTZ and DAZ, and report which exceptions occurred.
+//! under the guest's rounding, FTZ and DAZ, and report which exceptions occurred. What only some
+//! hosts have beyond SSE2 is offered as an `Option`: others compute the same bits in integers.
 //! Does not: anything that hosts do differently (RCPPS and RSQRTPS are in `reciprocal`), trap, or
 //! touch the guest's MXCSR.
 //!
@@ -195,6 +196,39 @@ lanes! {
     ShiftSignedD: _mm_sra_epi32;
 }
 
+/// Defines what only some hosts have, with one definition everywhere: `None` where it is lacking.
+macro_rules! optional {
+    ($($(#[$doc:meta])* $name:ident: $feature:tt, |$a:ident, $b:ident| $body:expr;)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub(super) fn $name(a: u128, b: u128) -> Option<u128> {
+            #[target_feature(enable = $feature)]
+            fn run($a: __m128i, $b: __m128i) -> __m128i {
+                $body
+            }
+            is_x86_feature_detected!($feature).then(|| {
+                // SAFETY: the host has the feature.
+                integer(unsafe { run(vector(a), vector(b)) })
+            })
+        }
+    )*};
+}
+
+optional! {
+    /// PSHUFB.
+    shuffle_bytes: "ssse3", |a, b| _mm_shuffle_epi8(a, b);
+    /// AESENC.
+    aes_encrypt: "aes", |a, b| _mm_aesenc_si128(a, b);
+    /// AESENCLAST.
+    aes_encrypt_last: "aes", |a, b| _mm_aesenclast_si128(a, b);
+    /// AESDEC.
+    aes_decrypt: "aes", |a, b| _mm_aesdec_si128(a, b);
+    /// AESDECLAST.
+    aes_decrypt_last: "aes", |a, b| _mm_aesdeclast_si128(a, b);
+    /// PCLMULQDQ of the low quadwords.
+    carryless_product: "pclmulqdq", |a, b| _mm_clmulepi64_si128::<0>(a, b);
+}
+
 /// PMOVMSKB: the sign bits of the sixteen bytes.
 #[inline(always)]
 pub(super) fn byte_signs(value: u128) -> u32 {
@@ -223,6 +257,38 @@ macro_rules! under_control {
         }
         mxcsr[0] & 0x3f
     }};
+}
+
+/// `x * y + z` of doubles, rounded once, and the exception flags; `None` if the host has no FMA.
+pub(super) fn fused_double(x: u64, y: u64, z: u64, control: u32) -> Option<(u64, u32)> {
+    if !is_x86_feature_detected!("fma") {
+        return None;
+    }
+    let mut result = vector(x.into());
+    let flags = under_control!(
+        control,
+        ["vfmadd213sd {x}, {y}, {z}"],
+        x = inout(xmm_reg) result,
+        y = in(xmm_reg) vector(y.into()),
+        z = in(xmm_reg) vector(z.into()),
+    );
+    Some((integer(result) as u64, flags))
+}
+
+/// As [`fused_double`], of singles.
+pub(super) fn fused_single(x: u32, y: u32, z: u32, control: u32) -> Option<(u32, u32)> {
+    if !is_x86_feature_detected!("fma") {
+        return None;
+    }
+    let mut result = vector(x.into());
+    let flags = under_control!(
+        control,
+        ["vfmadd213ss {x}, {y}, {z}"],
+        x = inout(xmm_reg) result,
+        y = in(xmm_reg) vector(y.into()),
+        z = in(xmm_reg) vector(z.into()),
+    );
+    Some((integer(result) as u32, flags))
 }
 
 /// Defines MXCSR operations by their instruction.

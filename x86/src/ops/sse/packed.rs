@@ -11,7 +11,7 @@ use super::lanes::{
     bytes, dwords, from_dwords, from_words, map_bytes, map_dwords, map_words, words, zip_bytes,
     zip_dwords, zip_qwords, zip_words,
 };
-use super::native::Binary;
+use super::native::{Binary, shuffle_bytes};
 use super::operands::{
     Legacy, Mem64, Mmx, Source, WithImmediate, after, by_source, mmx, mmx_binary, mmx_ready,
     select_either, select_mmx, select_vector, select_with_immediate, set_mmx,
@@ -59,6 +59,18 @@ fn neighbour_dwords(a: u128, b: u128, compute: impl Fn(u32, u32) -> u32) -> u128
     ])
 }
 
+/// PSHUFB.
+fn shuffle(a: u128, b: u128) -> u128 {
+    let table = bytes(a);
+    map_bytes(b, |n| {
+        if n & 0x80 != 0 {
+            0
+        } else {
+            table[usize::from(n & 15)]
+        }
+    })
+}
+
 /// A signed number as an unsigned word.
 #[inline(always)]
 fn saturated_word(value: i32) -> u16 {
@@ -67,10 +79,7 @@ fn saturated_word(value: i32) -> u16 {
 
 operations! {
     /// PSHUFB.
-    ShuffleB: |a, b| {
-        let table = bytes(a);
-        map_bytes(b, |n| if n & 0x80 != 0 { 0 } else { table[usize::from(n & 15)] })
-    };
+    ShuffleB: |a, b| shuffle_bytes(a, b).unwrap_or_else(|| shuffle(a, b));
     /// PSHUFB of MMX registers.
     ShuffleMmxB: |a, b| ShuffleB::apply(a, b & 0x8787_8787_8787_8787);
     /// PHADDW.
@@ -258,5 +267,20 @@ pub(super) fn select(insn: &Instruction) -> Option<Selected> {
         M::Phminposuw | M::Vphminposuw => select_vector::<SmallestW>(insn),
         M::Mpsadbw | M::Vmpsadbw => select_with_immediate::<SumsOfDifferences>(insn),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::sse::tests::Random;
+
+    #[test]
+    fn hosts_with_and_without_pshufb_agree() {
+        let mut random = Random(21);
+        for _ in 0..10_000 {
+            let (a, b) = (random.vector(), random.vector());
+            assert_eq!(shuffle(a, b), shuffle_bytes(a, b).unwrap_or(shuffle(a, b)));
+        }
     }
 }

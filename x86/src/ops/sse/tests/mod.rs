@@ -27,10 +27,10 @@ impl Bench {
 }
 
 /// Random numbers that are the same every time.
-struct Random(u64);
+pub(in crate::ops::sse) struct Random(pub(in crate::ops::sse) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(in crate::ops::sse) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -39,7 +39,7 @@ impl Random {
     }
 
     /// A vector whose bytes are often extremes.
-    fn vector(&mut self) -> u128 {
+    pub(in crate::ops::sse) fn vector(&mut self) -> u128 {
         let mut bytes = [0u8; 16];
         for byte in &mut bytes {
             let random = self.next();
