@@ -4,9 +4,9 @@
 #     scripts/bench-cpu.sh [--rounds N] [--repeat N] [--clock cpu|wall]
 #                          [--engines NAME,...] [--workloads NAME,...]
 #
-# Engines: qemu, qemu-icount, qemu-record, qemu-replay, ours, ours-record, ours-replay. Each round
-# (3 unless told otherwise) boots each engine once, does each workload N times (1), and ratios are
-# made of times of the same round. Times are taken on the host: the processor time of the whole
+# Engines: qemu, qemu-icount, qemu-record, qemu-replay, interpreter, ours (which compiles, too),
+# ours-record, ours-replay. Each round (3 unless told otherwise) boots each engine once, does each
+# workload N times (1), and ratios are made of times of the same round. Times are taken on the host: the processor time of the whole
 # process unless told otherwise, so that a host with other things to do does not show.
 #
 # The tables come on standard output, in markdown. The status is 0 if every workload gave the same

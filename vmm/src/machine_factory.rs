@@ -146,7 +146,8 @@ pub fn replay(request: &ReplayRequest, options: &MachineOptions) -> Result<Strin
         tuning: options.tuning(),
         flush: request.flush,
     };
-    let mut console = WholeLines::new(std::io::BufWriter::new(std::io::stdout().lock()));
+    // A line is shown when the replay has come to its end, not when a buffer is full.
+    let mut console = WholeLines::new(std::io::stdout().lock());
     let replayed = log_replay::replay(&request.path, replay_options, &mut console);
     let replayed = replayed.map_err(|source| VmError::Because {
         what: "replay the log",

@@ -27,7 +27,7 @@ pub enum Program {
         /// For example `shift=0,sleep=off`.
         icount: Option<&'static str>,
     },
-    /// `cloud-hypervisor`.
+    /// `cloud-hypervisor`; without options it compiles what is hot and interprets the rest.
     Ours {
         /// Options beside the guest's.
         options: &'static [&'static str],
@@ -74,6 +74,13 @@ pub const ENGINES: &[Engine] = &[
         log: Log::Replay { of: 2 },
     },
     Engine {
+        name: "interpreter",
+        program: Program::Ours {
+            options: &["--translation", "interpreter"],
+        },
+        log: Log::None,
+    },
+    Engine {
         name: "ours",
         program: Program::Ours { options: &[] },
         log: Log::None,
@@ -86,7 +93,7 @@ pub const ENGINES: &[Engine] = &[
     Engine {
         name: "ours-replay",
         program: Program::Ours { options: &[] },
-        log: Log::Replay { of: 5 },
+        log: Log::Replay { of: 6 },
     },
 ];
 

@@ -8,12 +8,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ft::log::{FileError, FileItem, FileReader};
+
 use crate::failure::{Failure, Outcome, While};
 
 /// Nothing that a guest prints is further from the last line than this.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// How often the log's size is looked at until its beginning is written.
-const POLL: Duration = Duration::from_millis(20);
+/// How much of a log is looked at at once.
+const PIECE: usize = 64 << 10;
 /// How much of a console a failure shows, in lines.
 const SHOWN_LINES: usize = 20;
 
@@ -84,12 +86,12 @@ pub fn run(mut command: Command, log: Option<&Path>, last_line: &str) -> Outcome
     }
     let status = child.0.wait()?;
     let wall = began.elapsed().as_secs_f64();
-    let (mut measured, log_start) = result.during(&what)?;
+    let mut measured = result.during(&what)?;
     success(status).during(&what)?;
     measured.whole = Cost {
         wall,
         cpu: children_processor_time()? - before,
-        log: size_of(log) - log_start,
+        log: log.map_or(Ok(0), recorded_bytes)?,
     };
     Ok(measured)
 }
@@ -113,8 +115,8 @@ fn success(status: ExitStatus) -> Outcome<()> {
     Err(Failure::new(format!("it ended with {status}")))
 }
 
-/// Reads the console to its end. Gives also the size of the log's beginning.
-fn watch(child: &mut Child, log: Option<&Path>, last_line: &str) -> Outcome<(Measured, u64)> {
+/// Reads the console to its end.
+fn watch(child: &mut Child, log: Option<&Path>, last_line: &str) -> Outcome<Measured> {
     let clock = ProcessorClock::of(child.id())?;
     let stdout = child.stdout.take().expect("it was piped");
     let (sender, lines) = mpsc::channel();
@@ -136,18 +138,12 @@ fn watch(child: &mut Child, log: Option<&Path>, last_line: &str) -> Outcome<(Mea
 
     let mut markers = Markers::default();
     let mut shown = Vec::new();
-    let mut log_start = LogStart::default();
-    let mut heard = Instant::now();
     loop {
-        let looking = log.is_some() && log_start.look(size_of(log)).is_none();
-        let patience = if looking { POLL } else { PATIENCE };
-        match lines.recv_timeout(patience) {
+        match lines.recv_timeout(PATIENCE) {
             Ok(line) => {
-                heard = Instant::now();
                 markers.take(&line)?;
                 shown.push(line.text);
             }
-            Err(mpsc::RecvTimeoutError::Timeout) if heard.elapsed() < PATIENCE => {}
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 return Err(tail(&shown).during("nothing more came, after"));
             }
@@ -157,30 +153,51 @@ fn watch(child: &mut Child, log: Option<&Path>, last_line: &str) -> Outcome<(Mea
     if !shown.iter().any(|line| line.contains(last_line)) {
         return Err(tail(&shown).during(format_args!("it ended without {last_line:?}, after")));
     }
-    Ok((markers.measured, log_start.size.unwrap_or(0)))
-}
-
-/// Finds out how long a log's beginning is, which is written in one go: the first size that stands
-/// still for two looks.
-#[derive(Default)]
-struct LogStart {
-    size: Option<u64>,
-    seen: u64,
-}
-
-impl LogStart {
-    fn look(&mut self, size: u64) -> Option<u64> {
-        if self.size.is_none() && size > 0 && size == self.seen {
-            self.size = Some(size);
-        }
-        self.seen = size;
-        self.size
-    }
+    Ok(markers.measured)
 }
 
 fn tail(shown: &[String]) -> Failure {
     let from = shown.len().saturating_sub(SHOWN_LINES);
     Failure::new(shown[from..].join("\n"))
+}
+
+/// The bytes of a recording behind the machine that it begins with. Another program's has none of
+/// that.
+fn recorded_bytes(path: &Path) -> Outcome<u64> {
+    let file = std::fs::read(path).during(path.display())?;
+    let mut reader = FileReader::new();
+    // In pieces, of which the one that ends the beginning is looked at byte by byte.
+    let mut before = FileReader::new();
+    for (index, piece) in file.chunks(PIECE).enumerate() {
+        reader.feed(piece);
+        let Ok(is_behind) = ends_the_beginning(&mut reader) else {
+            break;
+        };
+        if is_behind {
+            let start = index * PIECE;
+            for piece in file[..start].chunks(PIECE) {
+                before.feed(piece);
+                ends_the_beginning(&mut before).during(path.display())?;
+            }
+            for (offset, byte) in piece.iter().enumerate() {
+                before.feed(&[*byte]);
+                if ends_the_beginning(&mut before).during(path.display())? {
+                    return Ok((file.len() - start - offset - 1) as u64);
+                }
+            }
+        }
+    }
+    Ok(file.len() as u64)
+}
+
+/// Takes what has been fed; whether the end of the machine was among it.
+fn ends_the_beginning(reader: &mut FileReader) -> Result<bool, FileError> {
+    while let Some(item) = reader.next_item()? {
+        if let FileItem::CloneEnd(_) = item {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn size_of(path: Option<&Path>) -> u64 {
@@ -315,17 +332,6 @@ mod tests {
         ] {
             let failure = run(guest(script), None, "@ done").expect_err(script);
             assert!(failure.to_string().contains(what), "{script}: {failure}");
-        }
-    }
-
-    #[test]
-    fn a_log_begins_where_it_stands_still() {
-        let mut start = LogStart::default();
-        for size in [0, 0, 4096, 8192] {
-            assert_eq!(start.look(size), None);
-        }
-        for size in [8192, 9000, 9000] {
-            assert_eq!(start.look(size), Some(8192));
         }
     }
 }
