@@ -19,7 +19,7 @@ pub use arch::cpuid::{Profile, UnknownProfile};
 pub use board::PowerRequest;
 pub use clock::{Clock, RATE_INITIAL, RATE_MAX, RATE_MIN, RATE_ONE};
 pub use console::Console;
-pub use digest::{COMPONENTS, Digest, SWEEP_PAGES, digest_of_state};
+pub use digest::{COMPONENTS, Digest, DigestJob, HashJob, SWEEP_PAGES, digest_of_state};
 pub use hypervisor::{Position, Translation, Tuning};
 pub use input::{Input, Lane, Output};
 pub use machine::{CreateError, Exit, Machine, MachineConfig};

@@ -27,7 +27,7 @@ use virtio_devices::{DeviceSpec, Submission};
 use crate::board::{Board, PowerRequest};
 use crate::clock::Clock;
 use crate::console::Console;
-use crate::digest::{self, Digest, RamDigest};
+use crate::digest::{self, Digest, DigestJob, HashJob, RamDigest};
 use crate::input::{Input, Output};
 use crate::state::{BootPayload, MachineState, STATE_VERSION, StateError};
 use crate::virtio::VirtioDevices;
@@ -123,7 +123,7 @@ impl Machine {
         };
         Ok(Machine {
             vcpu: Box::new(SoftwareVcpu::new(&cpu, config.tuning)),
-            ram_digest: RamDigest::new(&ram),
+            ram_digest: RamDigest::new(&mut ram),
             ram,
             board,
             powered_off: false,
@@ -137,7 +137,7 @@ impl Machine {
     /// A machine in a saved state, with RAM that was saved with it.
     pub fn restore(
         state: MachineState,
-        ram: GuestRam,
+        mut ram: GuestRam,
         tuning: Tuning,
     ) -> Result<Machine, StateError> {
         let MachineState {
@@ -209,7 +209,7 @@ impl Machine {
         }
         Ok(Machine {
             vcpu: Box::new(vcpu),
-            ram_digest: RamDigest::new(&ram),
+            ram_digest: RamDigest::new(&mut ram),
             ram,
             taken: board.console.written,
             board,
@@ -425,13 +425,34 @@ impl Machine {
     /// The digest at this boundary. Taking one moves the sweep, so it is itself something that both
     /// sides do at the same positions.
     pub fn digest(&mut self) -> Digest {
-        let written = self.ram.take_dirty();
-        let sum = self
-            .ram_digest
-            .bring_up(&mut self.ram, &written, self.sweep_page);
+        self.begin_digest().finish()
+    }
+
+    /// Begins the digest at this boundary, which can be finished anywhere while the machine goes
+    /// on. If the last one is not finished, that is done first.
+    pub fn begin_digest(&mut self) -> DigestJob {
+        let ram = self.ram_digest.of_digest(&mut self.ram, self.sweep_page);
         let pages = self.ram.pages() as u64;
         self.sweep_page = (self.sweep_page + digest::SWEEP_PAGES) % pages;
-        digest::of_state(&self.save(), self.payload_hash, sum)
+        DigestJob::new(self.save(), self.payload_hash, ram)
+    }
+
+    /// The digest of a machine that is copied. It leaves the sweep where it is, so that it is nothing
+    /// that a log must tell: the copy's is the same.
+    pub fn clone_digest(&mut self) -> Digest {
+        self.begin_clone_digest().finish()
+    }
+
+    /// Begins [`Machine::clone_digest`].
+    pub fn begin_clone_digest(&mut self) -> DigestJob {
+        let HashJob(ram) = self.hash_ahead();
+        DigestJob::new(self.save(), self.payload_hash, ram)
+    }
+
+    /// Begins to hash pages that the next digest would have to. No digest shows whether that was
+    /// done.
+    pub fn hash_ahead(&mut self) -> HashJob {
+        self.ram_digest.ahead(&mut self.ram)
     }
 
     /// Empties the engine's caches, which must not be observable.

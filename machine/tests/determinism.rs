@@ -179,6 +179,40 @@ fn saving_and_restoring_does_not_show() {
 }
 
 #[test]
+fn a_digest_is_of_the_position_where_it_was_begun_whoever_hashes() {
+    let start = || {
+        let mut machine = tiny::machine(&tiny::ticking(1000));
+        tiny::run_to(&mut machine, Position(GRAIN));
+        machine
+    };
+    let (mut at_once, mut later) = (start(), start());
+    for step in 1..20 {
+        let job = later.begin_digest();
+        let worker = (step % 3 == 0).then(|| {
+            let hashing = job.hashing();
+            std::thread::spawn(move || hashing.finish())
+        });
+        let expected = at_once.digest();
+        for machine in [&mut at_once, &mut later] {
+            tiny::run_to(machine, Position(GRAIN + step * 5_000));
+        }
+        if step % 2 == 0 {
+            // What is hashed ahead is in no digest.
+            later.hash_ahead();
+        }
+        assert_eq!(job.finish().differences(&expected), [""; 0], "{step}");
+        if let Some(worker) = worker {
+            worker.join().expect("it does not panic");
+        }
+    }
+    assert_eq!(at_once.clone_digest(), later.clone_digest());
+    // It is nothing that a log must tell.
+    let mut untold = start();
+    untold.clone_digest();
+    assert_eq!(untold.digest(), start().digest());
+}
+
+#[test]
 fn a_byte_of_ram_is_in_the_digest() {
     let mut machine = tiny::machine(&tiny::ticking(10));
     tiny::run_to(&mut machine, Position(1000));

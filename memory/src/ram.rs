@@ -3,9 +3,12 @@
 #![allow(unsafe_code)]
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use thiserror::Error;
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+
+use crate::hashes::{Hash, PageHashes};
 
 /// Bytes in a page of guest RAM, the grain of watches and digests.
 pub const PAGE_SIZE: u64 = 4096;
@@ -60,12 +63,12 @@ pub struct Write {
 }
 
 /// One mapped stretch of RAM.
-#[derive(Debug)]
-struct Region {
-    start: u64,
-    length: u64,
-    host: NonNull<u8>,
-    first_page: usize,
+#[derive(Clone, Debug)]
+pub(crate) struct Region {
+    pub(crate) start: u64,
+    pub(crate) length: u64,
+    pub(crate) host: NonNull<u8>,
+    pub(crate) first_page: usize,
 }
 
 /// Guest RAM. Owned by the thread that runs the machine; nothing else writes it.
@@ -78,6 +81,7 @@ pub struct GuestRam {
     touched: Vec<Write>,
     all_touched: bool,
     rearmed: u64,
+    hashes: Option<Arc<PageHashes>>,
 }
 
 // SAFETY: the host pointers point into `map`, which `GuestRam` owns and which never moves or
@@ -118,6 +122,7 @@ impl GuestRam {
             touched: Vec::new(),
             all_touched: true,
             rearmed: 0,
+            hashes: None,
         })
     }
 
@@ -137,14 +142,15 @@ impl GuestRam {
     }
 
     /// The mapping, for loaders that want vm-memory's traits. Whoever writes through it calls
-    /// [`GuestRam::written`] or [`GuestRam::replaced`] afterwards.
+    /// [`GuestRam::will_write`] before, or [`GuestRam::replaced`] afterwards; the latter only while
+    /// no hash is wanted.
     pub fn map(&self) -> &GuestMemoryMmap<()> {
         &self.map
     }
 
-    /// Tells that `length` bytes at `address` were written through [`GuestRam::map`]. What is not
-    /// RAM is ignored.
-    pub fn written(&mut self, address: u64, length: usize) {
+    /// Tells that `length` bytes at `address` are about to be written through [`GuestRam::map`]. What
+    /// is not RAM is ignored.
+    pub fn will_write(&mut self, address: u64, length: usize) {
         if self.contains(address, length) {
             self.note_write(address, length);
         }
@@ -164,6 +170,9 @@ impl GuestRam {
 
     /// Zeroes all RAM, giving the pages back to the host.
     pub fn clear(&mut self) {
+        if let Some(hashes) = &self.hashes {
+            hashes.preserve_all();
+        }
         for region in &self.regions {
             // SAFETY: the range is exactly one private anonymous mapping owned by `map`;
             // MADV_DONTNEED makes it read as zeroes.
@@ -287,8 +296,7 @@ impl GuestRam {
             let page = self.page_index(address).expect("range was checked");
             let watch = self.watch[page];
             if watch & WATCH_DIRTY != 0 {
-                self.watch[page] = watch & !WATCH_DIRTY;
-                self.dirty.push(page as u32);
+                self.first_write(page);
             }
             if watch & (WATCH_CODE | WATCH_TABLE) != 0 {
                 self.touched.push(Write {
@@ -322,9 +330,17 @@ impl GuestRam {
     #[inline]
     pub fn mark_dirty(&mut self, index: usize) {
         if self.watch[index] & WATCH_DIRTY != 0 {
-            self.watch[index] &= !WATCH_DIRTY;
-            self.dirty.push(index as u32);
+            self.first_write(index);
         }
+    }
+
+    /// The first write to a page since [`GuestRam::take_dirty`] is about to happen.
+    fn first_write(&mut self, index: usize) {
+        if let Some(hashes) = &self.hashes {
+            hashes.preserve(index);
+        }
+        self.watch[index] &= !WATCH_DIRTY;
+        self.dirty.push(index as u32);
     }
 
     /// True if there are watched writes to take.
@@ -352,6 +368,34 @@ impl GuestRam {
         }
         self.rearmed += 1;
         dirty
+    }
+
+    /// Where hashes of pages will be found; the same at each call, with the hash of the first.
+    pub fn hashes(&mut self, hash: Hash) -> Arc<PageHashes> {
+        let hashes = self.hashes.get_or_insert_with(|| {
+            let (map, regions) = (self.map.clone(), self.regions.clone());
+            Arc::new(PageHashes::new(map, regions, hash))
+        });
+        Arc::clone(hashes)
+    }
+
+    /// Wants the hashes, as of now, of the pages written since the last call (as
+    /// [`GuestRam::take_dirty`]) and of the pages `also`, which differ. Gives their indices, each once. The
+    /// hashes that were wanted before must have been collected.
+    ///
+    /// # Panics
+    /// If [`GuestRam::hashes`] was never called.
+    pub fn want_hashes(&mut self, also: impl Iterator<Item = u32>) -> Vec<u32> {
+        // What is dirty has no watch before it is armed again.
+        let clean = |index: &u32| self.watch[*index as usize] & WATCH_DIRTY != 0;
+        let also: Vec<u32> = also.filter(clean).collect();
+        let mut wanted = self.take_dirty();
+        wanted.extend(also);
+        let hashes = self.hashes.as_ref().expect("there is a hash");
+        for &index in &wanted {
+            hashes.want(index as usize);
+        }
+        wanted
     }
 
     /// Counts the calls of [`GuestRam::take_dirty`]: whoever caches pointers for stores drops them

@@ -265,16 +265,16 @@ impl Ring {
             return Ok(Some(check(ram, head, chain)?));
         }
         // The step that asks is the one in which the ring was found empty, so nothing is missed.
-        self.queue
-            .enable_notification(ram.map())
-            .map_err(|_| Broken)?;
         let [_, _, used] = self.addresses();
         let event = used + 4 + 8 * u64::from(self.queue.size());
         let (address, length) = match self.queue.event_idx_enabled() {
             true => (event, 2),
             false => (used, 2),
         };
-        ram.written(address, length);
+        ram.will_write(address, length);
+        self.queue
+            .enable_notification(ram.map())
+            .map_err(|_| Broken)?;
         Ok(None)
     }
 
@@ -285,11 +285,11 @@ impl Ring {
         }
         let [_, _, used] = self.addresses();
         let slot = u64::from(self.queue.next_used() % self.queue.size());
+        ram.will_write(used + 4 + 8 * slot, 8);
+        ram.will_write(used + 2, 2);
         self.queue
             .add_used(ram.map(), head, length)
             .map_err(|_| Broken)?;
-        ram.written(used + 4 + 8 * slot, 8);
-        ram.written(used + 2, 2);
         self.has_used = true;
         Ok(())
     }

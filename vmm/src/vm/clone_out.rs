@@ -232,8 +232,7 @@ pub fn write_to_file(
         first_seq,
         position: machine.position(),
         pages_sent,
-        // Taking it moves the digest's sweep, so it comes after the state.
-        digest: super::digests::components(&machine.digest()),
+        digest: super::digests::components(&machine.clone_digest()),
     });
 }
 
@@ -295,7 +294,7 @@ mod tests {
             seed: [1; 32],
             start_time: 0,
             payload: BootPayload {
-                kernel: Arc::new(super::super::tests::pvh_kernel(&SCRIBBLE)),
+                kernel: Arc::new(super::super::tests::pvh::kernel_file(&SCRIBBLE)),
                 initramfs: Arc::new(vec![5; 3 << 20]),
                 cmdline: "x".to_owned(),
             },

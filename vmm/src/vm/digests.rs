@@ -11,7 +11,7 @@ use machine::{COMPONENTS, Digest, Profile, STATE_VERSION};
 
 /// Raised with every change of what a machine does or of how its state is written that
 /// `STATE_VERSION` does not tell: a log or a peer of another number is refused.
-const SEMANTICS: u64 = 1;
+const SEMANTICS: u64 = 2;
 
 /// What this build's machines with a CPU of that model do.
 pub fn semantics(profile: Profile) -> Semantics {

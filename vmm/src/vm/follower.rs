@@ -17,6 +17,7 @@ use ft::log::{Body, Control, Entry};
 use machine::{Exit, Machine, Position};
 
 use super::backup_role::{Over, Promotion, ReceivedClone, SharedBackup, lock};
+use super::digest_thread::DigestThread;
 use super::digests;
 use super::pacing::SliceLength;
 use super::parts::Parts;
@@ -114,13 +115,27 @@ pub fn follow(clone: ReceivedClone, parts: &Arc<Parts>) -> Followed {
             return Followed::Again;
         }
     };
-    let digest = digests::components(&machine.digest());
+    let digest = digests::components(&machine.clone_digest());
     log::info!(
         "the clone stands at {position}, built in {} ms",
         (clock::monotonic_ns() - began) / 1_000_000
     );
     parts.board.set_memory(config.memory.size);
     parts.events.send(Event::Configured(config.clone()));
+    let weak = Arc::downgrade(&role);
+    let digester = DigestThread::start(move |id, components| {
+        // A role that is gone compares nothing.
+        if let Some(role) = weak.upgrade() {
+            lock(&role).own_digest(id, components);
+        }
+    });
+    let digester = match digester {
+        Ok(digester) => digester,
+        Err(error) => {
+            lock(&role).refuse(&format!("cannot start the digest thread: {error}"));
+            return Followed::Again;
+        }
+    };
     lock(&role).clone_built(digest);
     parts.board.set_state(VmState::Running);
     Follower {
@@ -128,6 +143,7 @@ pub fn follow(clone: ReceivedClone, parts: &Arc<Parts>) -> Followed {
         config,
         parts: Arc::clone(parts),
         role,
+        digester,
         slice: SliceLength::default(),
         is_paused: false,
         shutdown: None,
@@ -154,6 +170,7 @@ struct Follower {
     config: Box<VmConfig>,
     parts: Arc<Parts>,
     role: SharedBackup,
+    digester: DigestThread,
     slice: SliceLength,
     is_paused: bool,
     shutdown: Option<Ticket>,
@@ -228,8 +245,7 @@ impl Follower {
                 self.report_outputs();
             }
             Body::DigestHere { id } => {
-                let components = digests::components(&self.machine.digest());
-                lock(&self.role).own_digest(id, components);
+                self.digester.digest(id, self.machine.begin_digest());
             }
             Body::Control(Control::Pause) => self.is_paused = true,
             Body::Control(Control::Resume) => self.is_paused = false,

@@ -84,7 +84,8 @@ impl MachineHandle {
         };
         let backends = Backends::start(config, Some(opened), &around, 0)?;
         let now = clock::monotonic_ns();
-        let journal = Journal::new(Arc::clone(&role), recorder, now, Position(0));
+        let journal = Journal::new(Arc::clone(&role), recorder, &inbox, now, Position(0))
+            .map_err(host("start the digest thread"))?;
         let parts = Parts::new(options.clone(), us, inbox, events, board);
         let beginning = Beginning {
             machine,

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use ft::log::ComponentDigest;
 use machine::Outcome;
 
 use super::backup_role::ReceivedClone;
@@ -45,6 +46,8 @@ pub struct Mail {
     pub commands: Vec<(Ticket, Command)>,
     /// A clone of a primary's machine is here, to be made a machine.
     pub clone: Option<Box<ReceivedClone>>,
+    /// Values of digests, by number.
+    pub digests: Vec<(u64, Vec<ComponentDigest>)>,
 }
 
 #[derive(Debug, Default)]
@@ -169,6 +172,15 @@ impl Inbox {
         self.tell(contents);
     }
 
+    /// The values of a digest are here. A running guest is not interrupted for that.
+    pub fn digested(&self, id: u64, components: Vec<ComponentDigest>) {
+        let mut contents = self.lock();
+        contents.mail.digests.push((id, components));
+        contents.news = true;
+        drop(contents);
+        self.changed.notify_all();
+    }
+
     /// The vCPU thread is to end.
     pub fn stop(&self) {
         let mut contents = self.lock();
@@ -194,6 +206,7 @@ impl Inbox {
             stop: mail.stop,
             commands: std::mem::take(&mut mail.commands),
             clone: mail.clone.take(),
+            digests: std::mem::take(&mut mail.digests),
         }
     }
 

@@ -6,13 +6,19 @@
 //!
 //! Invariant: an input is in the log before the machine gets it, an output before its gate gets it.
 //! While the guest runs a watermark is never older than [`WATERMARK_INTERVAL`] and a slice; digests
-//! are taken at the same positions on every side, since the entry says where (paper §2.1, §2.2).
+//! are taken at the same positions on every side, since an entry says where, and their values follow
+//! in an entry of their own (paper §2.1, §2.2).
 
-use ft::log::{Body, Control, EndReason, Entry};
+use std::io;
+use std::sync::Arc;
+
+use ft::log::{Body, ComponentDigest, Control, EndReason, Entry};
 use ft::primary::AppendError;
-use machine::{Input, Machine, Position};
+use machine::{HashJob, Input, Machine, Position};
 
+use super::digest_thread::DigestThread;
 use super::digests;
+use super::inbox::Inbox;
 use super::primary_role::{SharedPrimary, lock};
 use super::recorder::Recorder;
 
@@ -25,6 +31,7 @@ const DIGEST_INTERVAL: u64 = 900_000_000;
 pub struct Journal {
     role: SharedPrimary,
     recorder: Option<Recorder>,
+    digester: DigestThread,
     /// When and where the last entry was appended.
     last_at: u64,
     last: Position,
@@ -34,17 +41,26 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The log of a machine that stands at `position`.
-    pub fn new(role: SharedPrimary, recorder: Option<Recorder>, now: u64, at: Position) -> Self {
-        Journal {
+    /// The log of a machine that stands at `position`. The values of its digests go to `inbox`.
+    pub fn new(
+        role: SharedPrimary,
+        recorder: Option<Recorder>,
+        inbox: &Arc<Inbox>,
+        now: u64,
+        at: Position,
+    ) -> io::Result<Self> {
+        let inbox = Arc::clone(inbox);
+        let digester = DigestThread::start(move |id, components| inbox.digested(id, components))?;
+        Ok(Journal {
             role,
             recorder,
+            digester,
             last_at: now,
             last: at,
             digest_at: now,
             digest_position: at,
             digest_id: 0,
-        }
+        })
     }
 
     /// Whether anybody may ever replay this log.
@@ -124,24 +140,49 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes a digest, if anybody can compare it.
-    pub fn digest(&mut self, now: u64, machine: &mut Machine) -> Result<(), AppendError> {
+    /// Takes a digest, if anybody can compare it. Its values come later, through the inbox.
+    fn digest(&mut self, now: u64, machine: &mut Machine) -> Result<(), AppendError> {
+        if let Some(id) = self.digest_here(now, machine)? {
+            self.digester.digest(id, machine.begin_digest());
+        }
+        Ok(())
+    }
+
+    fn digest_here(&mut self, now: u64, machine: &Machine) -> Result<Option<u64>, AppendError> {
         let at = machine.position();
         (self.digest_at, self.digest_position) = (now, at);
         if !self.is_kept() {
-            return Ok(());
+            return Ok(None);
         }
         self.digest_id += 1;
         let id = self.digest_id;
         self.append(now, at, Body::DigestHere { id })?;
-        let components = digests::components(&machine.digest());
+        Ok(Some(id))
+    }
+
+    /// Appends the values of a digest, now that they are known.
+    pub fn digest_value(
+        &mut self,
+        now: u64,
+        at: Position,
+        id: u64,
+        components: Vec<ComponentDigest>,
+    ) -> Result<(), AppendError> {
         self.append(now, at, Body::DigestValue { id, components })?;
         Ok(())
     }
 
+    /// Lets hashing that will be needed soon be done meanwhile.
+    pub fn hash_ahead(&self, job: HashJob) {
+        self.digester.ahead(job);
+    }
+
     /// The VM ends here.
     pub fn power_off(&mut self, now: u64, machine: &mut Machine) -> Result<(), AppendError> {
-        self.digest(now, machine)?;
+        if let Some(id) = self.digest_here(now, machine)? {
+            let components = digests::components(&machine.digest());
+            self.digest_value(now, machine.position(), id, components)?;
+        }
         let off = Body::Control(Control::PowerOff);
         self.append(now, machine.position(), off)?;
         self.flush(now);

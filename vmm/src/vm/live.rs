@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ft::log::{Body, Control};
+use ft::log::{Body, ComponentDigest, Control};
 use ft::primary::AppendError;
 use machine::{Exit, Input, Machine, Position};
 use thiserror::Error;
@@ -206,6 +206,7 @@ impl Live {
         for (ticket, command) in mail.commands {
             self.obey(ticket, command)?;
         }
+        self.log_digests(mail.digests)?;
         let (may_run, is_pairing, wants_clone) = {
             let role = lock(&self.role);
             if let Some(over) = role.over() {
@@ -345,6 +346,22 @@ impl Live {
         Ok(())
     }
 
+    /// Logs values of digests that were taken earlier.
+    fn log_digests(
+        &mut self,
+        digests: Vec<(u64, Vec<ComponentDigest>)>,
+    ) -> Result<(), AppendError> {
+        let now = clock::monotonic_ns();
+        for (id, components) in digests {
+            // After the end of the log there is nothing.
+            if self.ending.is_none() {
+                let at = self.machine.position();
+                self.journal.digest_value(now, at, id, components)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Tells whose commands are done and cannot be undone by a failover any more.
     fn keep_promises(&mut self) {
         while let Some((seq, ticket)) = self.promises.front().copied()
@@ -437,6 +454,8 @@ impl Live {
         if self.clone.is_none() {
             // From the pairing's beginning on, what is written is durable; this is for the rest.
             self.backends.settle();
+            // The digest in the end wants a hash of every page.
+            self.journal.hash_ahead(self.machine.hash_ahead());
         }
         let (config, machine) = (&self.config, &self.machine);
         let sender = self.clone.get_or_insert_with(|| {
@@ -461,6 +480,8 @@ impl Live {
             return Ok(());
         };
         let began = clock::monotonic_ns();
+        let digest = self.machine.begin_clone_digest();
+        self.journal.hash_ahead(digest.hashing());
         loop {
             let machine = &self.machine;
             let sent = lock(&self.role).send_clone(|primary| sender.send_machine(machine, primary));
@@ -476,7 +497,7 @@ impl Live {
             self.parts.inbox.look();
         }
         let sent = clock::monotonic_ns();
-        let digest = digests::components(&self.machine.digest());
+        let digest = digests::components(&digest.finish());
         let now = clock::monotonic_ns();
         let at = self.machine.position();
         if lock(&self.role).finish_clone(now, at, digest).is_err() {

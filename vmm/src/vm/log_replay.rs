@@ -224,7 +224,7 @@ struct Replayer {
     /// Requests of devices that the log has not told of yet.
     requests: VecDeque<OutputMark>,
     /// Digests whose values the log has not told yet.
-    waiting: BTreeMap<u64, Vec<ComponentDigest>>,
+    waiting: BTreeMap<u64, (Position, Vec<ComponentDigest>)>,
     last: Option<(Position, Vec<ComponentDigest>)>,
     compared: u64,
     flushes: Option<Flushes>,
@@ -248,7 +248,7 @@ impl Flushes {
 
 impl Replayer {
     fn begin(mut machine: Machine, end: &CloneEnd) -> Result<Self, ReplayError> {
-        let found = digests::components(&machine.digest());
+        let found = digests::components(&machine.clone_digest());
         compare(machine.position(), &end.digest, &found)?;
         Ok(Replayer {
             last: Some((machine.position(), found)),
@@ -318,11 +318,11 @@ impl Replayer {
             Body::DigestHere { id } => {
                 let digest = digests::components(&machine.digest());
                 self.last = Some((at, digest.clone()));
-                self.waiting.insert(*id, digest);
+                self.waiting.insert(*id, (at, digest));
             }
             Body::DigestValue { id, components } => {
-                if let Some(found) = self.waiting.remove(id) {
-                    compare(at, components, &found)?;
+                if let Some((taken, found)) = self.waiting.remove(id) {
+                    compare(taken, components, &found)?;
                     self.compared += 1;
                 }
             }

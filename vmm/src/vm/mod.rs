@@ -11,7 +11,8 @@
 //!  API ────┼─► inbox ─► vCPU thread                │  ▲
 //!          │              live / follower          │  └─ answers ── arbiter thread ◄──► storage
 //!          ├◄─ emitted ── console thread ◄── gate ─┤
-//!          └◄─ completions ─ device threads ◄─ gate ┘
+//!          ├◄─ completions ─ device threads ◄─ gate ┘
+//!          └◄─ values ─── digest thread
 //! ```
 
 pub mod handle;
@@ -25,6 +26,7 @@ mod board;
 mod brake;
 mod clone_in;
 mod clone_out;
+mod digest_thread;
 mod digests;
 mod follower;
 mod inbox;

@@ -33,8 +33,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Begins a file with `machine`, which its first entry continues. The machine is as much moved
-    /// by it as by a digest.
+    /// Begins a file with `machine`, which its first entry continues.
     pub fn begin(
         path: &Path,
         vm: VmId,

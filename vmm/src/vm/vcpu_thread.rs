@@ -252,7 +252,13 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
         promotion.position
     );
     let position = machine.position();
-    let journal = Journal::new(Arc::clone(&role), None, now, position);
+    let journal = match Journal::new(Arc::clone(&role), None, &parts.inbox, now, position) {
+        Ok(journal) => journal,
+        Err(source) => {
+            let what = "start the digest thread";
+            return End::Stop(Stop::Failed(VmError::Host { what, source }));
+        }
+    };
     let state = if is_paused {
         VmState::Paused
     } else {
