@@ -31,7 +31,7 @@ impl World {
         let Some(peer) = peer else {
             return Ok(strike);
         };
-        let kind = self.prng.range(0, 24);
+        let kind = self.prng.range(0, 25);
         if matches!(kind, 8..=10) || self.prng.chance(10) {
             self.arbiter_down_until = self.now + self.prng.range(5, 500) * MS;
         }
@@ -88,6 +88,13 @@ impl World {
             18..=20 => self.hand_over(live, peer, until)?,
             21 => self.take_backup_away(peer)?,
             22 => self.reconfigure(live)?,
+            23 => {
+                self.stuck_until = if self.prng.chance(50) {
+                    self.now + 2000 * MS
+                } else {
+                    until
+                }
+            }
             _ => {
                 self.freeze(live, until);
                 let until = self.now + self.prng.range(5, 400) * MS;

@@ -36,7 +36,7 @@ impl World {
     /// In order and without loss, but for as long as it takes.
     pub(super) fn send(&mut self, from: usize, connection: usize, bytes: Option<Vec<u8>>) {
         let to = self.other(connection, from);
-        let arrival = self.transit(from, to);
+        let arrival = self.transit(from, to).max(self.stuck_until);
         let link = &mut self.connections[connection];
         let end = usize::from(link.ends[1] == to);
         link.arrival[end] = link.arrival[end].max(arrival);

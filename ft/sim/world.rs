@@ -88,6 +88,8 @@ pub(super) struct World {
     pub(super) connections: Vec<Connection>,
     /// Until when nothing gets from one process to another.
     pub(super) blocked: BTreeMap<(usize, usize), Tick>,
+    /// Until when connections are stuck, though datagrams get through.
+    pub(super) stuck_until: Tick,
     pub(super) datagrams_lost_until: Tick,
     pub(super) arbiter: Arbiter<MemoryStore>,
     /// Who may let something out; `None` for anybody.
@@ -114,6 +116,7 @@ pub fn run(seed: u64, bug: Option<Bug>) -> Result<Report, Violation> {
         processes: Vec::new(),
         connections: Vec::new(),
         blocked: BTreeMap::new(),
+        stuck_until: 0,
         datagrams_lost_until: 0,
         arbiter: Arbiter::new(MemoryStore::default()),
         speaker: None,

@@ -20,6 +20,8 @@ pub struct FailureDetector {
     peer: Incarnation,
     peer_counter: u64,
     heard: Tick,
+    /// What was said before was said to somebody who did not listen.
+    listens_since: Tick,
     last_tick: Tick,
     next_beat: Tick,
 }
@@ -45,6 +47,7 @@ impl FailureDetector {
             peer,
             peer_counter: 0,
             heard: now,
+            listens_since: now,
             last_tick: now,
             next_beat: now,
         }
@@ -76,9 +79,20 @@ impl FailureDetector {
     /// Time passes; to be called at least once in an interval. Gives a heartbeat to send, if one is
     /// due, and whether the peer is suspected.
     pub fn on_tick(&mut self, now: Tick) -> (Option<Heartbeat>, bool) {
+        self.on_tick_awaiting(now, None)
+    }
+
+    /// `on_tick` of a side that has been waiting for the channel's answer since a moment. Heartbeats
+    /// do not count for that: after twice the timeout the channel is taken for dead.
+    pub fn on_tick_awaiting(
+        &mut self,
+        now: Tick,
+        since: Option<Tick>,
+    ) -> (Option<Heartbeat>, bool) {
         if now.saturating_sub(self.last_tick) > self.timeout / 2 {
             // We did not listen. What the peer sent meanwhile may be waiting for us.
             self.heard = self.heard.max(now - self.timeout / 2);
+            self.listens_since = now;
         }
         self.last_tick = now;
         let beat = (now >= self.next_beat).then(|| {
@@ -86,7 +100,9 @@ impl FailureDetector {
             self.us.counter += 1;
             self.us
         });
-        (beat, now >= self.heard + self.timeout)
+        let is_unanswered =
+            since.is_some_and(|since| now >= since.max(self.listens_since) + 2 * self.timeout);
+        (beat, is_unanswered || now >= self.heard + self.timeout)
     }
 
     /// When `on_tick` has something to do.
@@ -127,6 +143,20 @@ mod tests {
             assert_eq!(suspected, now >= 10_900, "{now}");
         }
         assert!(b.deadline() <= 11_000);
+    }
+
+    #[test]
+    fn heartbeats_do_not_answer_for_the_channel() {
+        let (mut a, mut b) = pair(0);
+        for now in (0..5000).step_by(50) {
+            if let Some(beat) = b.on_tick(now).0 {
+                a.on_heartbeat(now, &beat.encode());
+            }
+            let since = (now >= 1000).then_some(1000);
+            assert_eq!(a.on_tick_awaiting(now, since).1, now >= 3000, "{now}");
+        }
+        // Who was frozen reads first what came meanwhile.
+        assert!(!a.on_tick_awaiting(60_000, Some(1000)).1);
     }
 
     #[test]

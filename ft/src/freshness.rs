@@ -25,6 +25,8 @@ pub struct Freshness {
     confirmed: Option<Tick>,
     /// Some of the entries that were appended, with the time.
     entries: VecDeque<(u64, Tick)>,
+    /// An entry that is not acknowledged, with its time: the oldest, or one hardly younger.
+    unanswered: Option<(u64, Tick)>,
     ping: u64,
     ping_sent: Option<Tick>,
 }
@@ -36,6 +38,7 @@ impl Freshness {
             window: peer_timeout - peer_timeout / 4,
             confirmed: None,
             entries: VecDeque::new(),
+            unanswered: None,
             ping: 0,
             ping_sent: None,
         }
@@ -43,6 +46,7 @@ impl Freshness {
 
     /// Entry `seq` came into being at `now`, and will be sent later than that.
     pub fn appended(&mut self, seq: u64, now: Tick) {
+        self.unanswered.get_or_insert((seq, now));
         let spacing = self.window / MAX_SAMPLES as Tick;
         if self
             .entries
@@ -64,6 +68,9 @@ impl Freshness {
             self.entries.pop_front();
             self.confirm(appended);
         }
+        if self.unanswered.is_some_and(|(seq, _)| seq < next_expected) {
+            self.unanswered = self.entries.front().copied();
+        }
         if echo == self.ping
             && let Some(sent) = self.ping_sent.take()
         {
@@ -79,6 +86,11 @@ impl Freshness {
     pub fn is_fresh(&self, now: Tick) -> bool {
         self.confirmed
             .is_some_and(|moment| now < moment + self.window)
+    }
+
+    /// Since when the log has been waiting for an acknowledgement.
+    pub fn unanswered_since(&self) -> Option<Tick> {
+        self.unanswered.map(|(_, at)| at)
     }
 
     /// A ping to send, if one is due: at most one in an eighth of the window.
@@ -117,6 +129,21 @@ mod tests {
         freshness.acknowledged(7, 0);
         assert!(freshness.is_fresh(949));
         assert!(!freshness.is_fresh(950));
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_grows_old() {
+        let mut freshness = Freshness::new(1000);
+        assert_eq!(freshness.unanswered_since(), None);
+        for seq in 0..10_000 {
+            freshness.appended(seq, 5 + seq);
+        }
+        assert_eq!(freshness.unanswered_since(), Some(5));
+        freshness.acknowledged(9_900, 0);
+        let since = freshness.unanswered_since().unwrap();
+        assert!((9_905..9_925).contains(&since), "{since}");
+        freshness.acknowledged(10_000, 0);
+        assert_eq!(freshness.unanswered_since(), None);
     }
 
     #[test]

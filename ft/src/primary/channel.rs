@@ -101,8 +101,14 @@ impl Primary {
     /// Time passes. To be called when `deadline` says so, and at least once in a heartbeat
     /// interval while there is a session.
     pub fn on_tick(&mut self, now: Tick) {
+        let since = match (&self.phase, &self.session) {
+            (Phase::Protected { verified: true, .. }, Some(session)) => {
+                session.freshness.unanswered_since()
+            }
+            _ => None,
+        };
         if let Some(detector) = self.detector() {
-            let (beat, suspects) = detector.on_tick(now);
+            let (beat, suspects) = detector.on_tick_awaiting(now, since);
             if let Some(beat) = beat {
                 self.commands.push_back(Command::Heartbeat(beat.encode()));
             }

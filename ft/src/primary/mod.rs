@@ -156,6 +156,14 @@ impl Primary {
         self.next_seq
     }
 
+    /// Why there is no backup any more, while the flag is asked about it.
+    pub fn loss(&self) -> Option<&LossReason> {
+        match &self.phase {
+            Phase::Claiming { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// For `ft-info`.
     pub fn status(&self, now: Tick) -> Status {
         let session = self.session.as_ref();

@@ -123,6 +123,22 @@ fn the_backup_drains_then_asks_then_goes_live() {
     assert_eq!(pair.backup.replay(Position(150)), Ok(Replay::GoLive));
 }
 
+/// The stream is stuck, and datagrams are not: heartbeats alone make no backup.
+#[test]
+fn a_log_that_nobody_acknowledges_is_a_loss() {
+    let mut pair = Pair::protected();
+    pair.append(110, Body::Watermark);
+    for tick in 1..100 {
+        pair.ticks(1);
+        pair.send_heartbeats();
+        let has_claimed = pair.primary_said().contains(&a_claims());
+        assert_eq!(has_claimed, tick == 40, "{tick}");
+        if has_claimed {
+            return;
+        }
+    }
+}
+
 #[test]
 fn silence_is_noticed_by_both() {
     let mut pair = Pair::protected();
