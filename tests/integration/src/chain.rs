@@ -44,6 +44,9 @@ pub enum Event {
     /// SIGSTOP of the primary until the backup is live, then SIGCONT: it lets out at most one
     /// call, and halts.
     FreezePrimary,
+    /// SIGSTOP of the backup: the primary claims the flag and goes on. SIGCONT then: the backup has
+    /// shown nothing, and halts.
+    FreezeBackup,
     /// Nothing gets through between the two any more: one of them goes on.
     CutWire,
 }
@@ -54,6 +57,7 @@ impl fmt::Display for Event {
             Event::KillPrimary => "kill-primary",
             Event::KillBackup => "kill-backup",
             Event::FreezePrimary => "freeze-primary",
+            Event::FreezeBackup => "freeze-backup",
             Event::CutWire => "cut-wire",
         })
     }
@@ -276,6 +280,7 @@ impl<'a> Chain<'a> {
             Event::KillPrimary => self.kill_primary(),
             Event::KillBackup => self.kill_backup(),
             Event::FreezePrimary => self.freeze_primary(),
+            Event::FreezeBackup => self.freeze_backup(),
             Event::CutWire => self.cut_wire(),
         }
         .map_err(|failure| {
@@ -321,6 +326,18 @@ impl<'a> Chain<'a> {
         self.go_on(at)
     }
 
+    fn freeze_backup(&mut self) -> Outcome<(Duration, usize)> {
+        let at = Instant::now();
+        let backup = self.backup.take();
+        let mut backup = backup.ok_or_else(|| Failure::new("there is no backup"))?;
+        backup.freeze()?;
+        let turn = self.go_on(at)?;
+        backup.thaw()?;
+        halts(&mut backup)?;
+        silent(&backup.kill()?)?;
+        Ok(turn)
+    }
+
     /// The primary has lost its backup, and goes on without it.
     fn go_on(&mut self, at: Instant) -> Outcome<(Duration, usize)> {
         self.primary
@@ -341,21 +358,7 @@ impl<'a> Chain<'a> {
         let frozen = self.primary.console.bytes();
         let calls = self.primary.console.arrivals().len();
         self.primary.thaw()?;
-        let deadline = Instant::now() + FAILOVER;
-        let end = loop {
-            if let Some(status) = self.primary.has_ended()? {
-                break format!("it ended with {status}");
-            }
-            match self.primary.ft_info() {
-                Ok(info) if info.is_halted() => break "it is halted".to_owned(),
-                answer if Instant::now() > deadline => {
-                    return Err(Failure::new(format!(
-                        "the thawed primary goes on: {answer:?}"
-                    )));
-                }
-                _ => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
+        let end = halts(&mut self.primary)?;
         // Whatever it could still let out, it lets out now.
         std::thread::sleep(Duration::from_millis(500));
         let late_calls = self.primary.console.arrivals().len() - calls;
@@ -452,6 +455,25 @@ impl<'a> Chain<'a> {
 fn address(place: &Place, port: u16) -> (String, &'static str) {
     let insecure = if place.is_loopback() { "off" } else { "on" };
     (format!("tcp:{}:{port}", place.address), insecure)
+}
+
+/// Waits until a thawed process has ended or halted; which of the two.
+fn halts(vmm: &mut Vmm) -> Outcome<String> {
+    let deadline = Instant::now() + FAILOVER;
+    loop {
+        if let Some(status) = vmm.has_ended()? {
+            return Ok(format!("it ended with {status}"));
+        }
+        match vmm.ft_info() {
+            Ok(info) if info.is_halted() => return Ok("it is halted".to_owned()),
+            answer if Instant::now() > deadline => {
+                let name = vmm.name();
+                let text = format!("{name}, thawed, goes on: {answer:?}");
+                return Err(Failure::new(text));
+            }
+            _ => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
 }
 
 /// What a backup showed, which must be nothing.

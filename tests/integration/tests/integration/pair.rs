@@ -52,6 +52,11 @@ fn primary_after_primary_is_frozen() -> Outcome<()> {
 }
 
 #[test]
+fn backup_after_backup_is_frozen() -> Outcome<()> {
+    chain([Event::FreezeBackup; 2], Random::from_environment())
+}
+
+#[test]
 fn one_thing_after_another() -> Outcome<()> {
     let mut random = Random::from_environment();
     let all = [Event::KillPrimary, Event::KillBackup, Event::FreezePrimary];
