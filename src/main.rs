@@ -19,6 +19,7 @@ use vmm::process;
 use crate::options::Options;
 
 fn main() -> ExitCode {
+    process::end_on_panic();
     let options = Options::parse();
     match run(&options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -46,7 +46,7 @@ fn main() {
             initramfs: Arc::default(),
             cmdline: String::new(),
         },
-        cache_bytes: 1 << 20,
+        tuning: tiny::INTERPRETER,
     })
     .expect("the machine can be made");
     let whole = now();

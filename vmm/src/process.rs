@@ -66,6 +66,17 @@ pub enum ProcessError {
     Superseded,
 }
 
+/// From here on a panic in any thread ends the process, as a loss of its host would: a side that is
+/// half alive would keep its heartbeats, and with them its peer from taking over.
+pub fn end_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        terminal::restore();
+        print(panic);
+        std::process::abort();
+    }));
+}
+
 /// Runs the process to its end.
 pub fn run(factory: Box<dyn VmFactory>, options: ProcessOptions) -> Result<(), ProcessError> {
     let ProcessOptions {

@@ -91,6 +91,15 @@ pub enum FtState {
     Halted,
 }
 
+/// Times that outputs were held back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HoldTime {
+    /// Half of them were held back no longer.
+    pub median: f64,
+    /// 99 of 100 were held back no longer.
+    pub p99: f64,
+}
+
 /// The answer to `vm.ft-info`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FtInfo {
@@ -112,11 +121,14 @@ pub struct FtInfo {
     /// How far the backup's execution is behind the primary's, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_ms: Option<u64>,
-    /// Log entries so far.
+    /// How long outputs waited for the backup's acknowledgement lately, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_us: Option<HoldTime>,
+    /// Log entries since the VM was created.
     pub log_entries: u64,
-    /// Log bytes so far.
+    /// Log bytes of this pairing, or of the last one.
     pub log_bytes: u64,
-    /// Digests on which both sides agreed.
+    /// Digests on which both sides agreed, as the backup knows.
     pub digests_matched: u64,
     /// How long after it knew that the primary was lost this side went live, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]

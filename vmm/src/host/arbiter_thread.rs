@@ -21,6 +21,7 @@ type Question = Box<dyn FnOnce(&mut Arbiter<FileStore>) + Send>;
 #[derive(Clone, Debug)]
 pub struct ArbiterThread {
     questions: mpsc::Sender<Question>,
+    lease: Lease,
 }
 
 impl ArbiterThread {
@@ -36,7 +37,13 @@ impl ArbiterThread {
                     question(&mut arbiter);
                 }
             })?;
-        Ok(ArbiterThread { questions })
+        let lease = lease.clone();
+        Ok(ArbiterThread { questions, lease })
+    }
+
+    /// Which arbiter it is.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// Asks. `question` runs on the thread, and brings its answer home itself.

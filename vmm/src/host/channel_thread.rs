@@ -11,7 +11,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -64,6 +64,7 @@ const CHUNK: usize = 64 << 10;
 #[derive(Debug)]
 pub struct ChannelThread {
     waker: ChannelWaker,
+    sender: ChannelSender,
     stop: EventFd,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -85,6 +86,22 @@ impl ChannelWaker {
     }
 }
 
+/// Writes to a connection around its thread: for whoever holds the role's lock, and cannot wait until
+/// that thread has woken up.
+#[derive(Clone, Debug, Default)]
+pub struct ChannelSender(Weak<TcpStream>);
+
+impl ChannelSender {
+    /// Writes what the host takes at once; an error if it takes nothing, for whatever reason. The
+    /// bytes must be the next ones, which only the role's lock ensures.
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.upgrade() {
+            Some(stream) => (&*stream).write(bytes),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
 impl ChannelThread {
     /// Connects `role` to `stream`, and to `heartbeats` if there are any.
     pub fn start<R: ChannelRole>(
@@ -96,6 +113,8 @@ impl ChannelThread {
         let peer = stream.peer_addr()?;
         let event = || EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK);
         let (wake, stop) = (event()?, event()?);
+        let stream = Arc::new(stream);
+        let sender = ChannelSender(Arc::downgrade(&stream));
         let mut channel = Channel {
             role,
             peer,
@@ -110,6 +129,7 @@ impl ChannelThread {
         let thread = thread.spawn(move || channel.run())?;
         Ok(ChannelThread {
             waker: ChannelWaker(wake),
+            sender,
             stop,
             thread: Some(thread),
         })
@@ -118,6 +138,11 @@ impl ChannelThread {
     /// Makes the thread look at its role.
     pub fn waker(&self) -> &ChannelWaker {
         &self.waker
+    }
+
+    /// Writes without the thread. It keeps no connection open.
+    pub fn sender(&self) -> ChannelSender {
+        self.sender.clone()
     }
 }
 
@@ -140,7 +165,7 @@ impl Drop for ChannelThread {
 struct Channel<R> {
     role: Arc<Mutex<R>>,
     peer: SocketAddr,
-    stream: Option<TcpStream>,
+    stream: Option<Arc<TcpStream>>,
     heartbeats: Option<HeartbeatSocket>,
     wake: EventFd,
     stop: EventFd,
@@ -188,7 +213,7 @@ impl<R: ChannelRole> Channel<R> {
     /// Writes what the role has, until it has no more or the host takes no more.
     fn write(&mut self, now: u64) {
         self.is_blocked = false;
-        let Some(mut stream) = self.stream.as_ref().filter(|_| !self.is_broken) else {
+        let Some(mut stream) = self.stream.as_deref().filter(|_| !self.is_broken) else {
             return;
         };
         let mut role = self.role.lock().unwrap_or_else(PoisonError::into_inner);
@@ -253,7 +278,10 @@ impl<R: ChannelRole> Channel<R> {
         let mut entries = [
             entry(self.stop.as_raw_fd(), libc::POLLIN),
             entry(self.wake.as_raw_fd(), libc::POLLIN),
-            entry(stream.map_or(-1, AsRawFd::as_raw_fd), stream_events),
+            entry(
+                stream.map_or(-1, |stream| stream.as_raw_fd()),
+                stream_events,
+            ),
             entry(
                 self.heartbeats
                     .as_ref()
@@ -301,7 +329,7 @@ impl<R: ChannelRole> Channel<R> {
     }
 
     fn read(&mut self, chunk: &mut [u8]) {
-        let Some(mut stream) = self.stream.as_ref() else {
+        let Some(mut stream) = self.stream.as_deref() else {
             return;
         };
         let read = stream.read(chunk);

@@ -245,6 +245,17 @@ impl BackupRole {
             info.digests_matched = status.digests_compared;
         }
         info.last_error.clone_from(&self.last_error);
+        if info.state == FtState::Waiting
+            && let Some(arbiter) = &self.arbiter
+        {
+            info.last_error
+                .insert(0, reasons::of_silence(arbiter.lease()));
+        }
+    }
+
+    /// Bytes received.
+    pub fn log_bytes(&self) -> u64 {
+        self.backup.status().bytes_received
     }
 
     // --- Inside.

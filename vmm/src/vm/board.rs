@@ -146,8 +146,11 @@ impl Board {
             Part::Backup(role) => {
                 backup_role::lock(&role).describe(info);
                 if info.state == FtState::Receiving {
-                    // Nothing that a stranger did shows.
-                    (info.position, info.peer) = (0, None);
+                    info.position = 0;
+                    if info.generation.is_none() {
+                        // Nothing that a stranger did shows.
+                        info.peer = None;
+                    }
                 }
             }
             Part::Primary(role) => {

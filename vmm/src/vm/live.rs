@@ -376,6 +376,8 @@ impl Live {
     fn rest(&mut self, now: u64, deadline: Option<u64>) -> Result<(), AppendError> {
         self.journal.watermark(now, self.machine.position())?;
         self.journal.flush(now);
+        // An idle jump is made on the backup when it hears of it.
+        lock(&self.role).send_now(now);
         let mut until = now + PATIENCE;
         if let Some(deadline) = deadline {
             until = until.min(self.pacer.host_time(deadline));
@@ -638,12 +640,13 @@ impl Live {
         let Some(lease) = config.lease.clone() else {
             return Err(crate::config::ConfigError::NoLease.into());
         };
+        pairing::begin(&self.parts, &self.role, config, &lease, &self.machine)?;
         // The backup learns from the configuration whom to ask.
         let ft = self.config.ft.get_or_insert(FtConfig {
             id: None,
             lease: None,
         });
-        ft.lease = Some(lease.clone());
-        pairing::begin(&self.parts, &self.role, config, &lease, &self.machine)
+        ft.lease = Some(lease);
+        Ok(())
     }
 }

@@ -29,6 +29,7 @@ mod clone_out;
 mod digest_thread;
 mod digests;
 mod follower;
+mod hold_times;
 mod inbox;
 mod journal;
 mod listener;

@@ -78,6 +78,12 @@ pub fn begin(
         what: "start a thread",
         source,
     };
+    let not_now = |source: WrongPhase| VmError::Because {
+        what: "begin to protect it",
+        source: Box::new(source),
+    };
+    // Before anything is touched that the present pairing needs.
+    lock(role).check_alone().map_err(not_now)?;
     let arbiter = ArbiterThread::start(lease).map_err(thread_failed)?;
     // The last pairing has said all that it had to say, or never will.
     parts.close_connection();
@@ -86,10 +92,7 @@ pub fn begin(
         role.forget_connection(clock::monotonic_ns());
         let settings = settings(config.detection_timeout_ms);
         role.begin_pairing(config.peer.to_string(), settings, arbiter.clone())
-            .map_err(|source| VmError::Because {
-                what: "begin to protect it",
-                source: Box::new(source),
-            })?;
+            .map_err(not_now)?;
     }
     let (parts, shared, config) = (parts.clone(), role.clone(), config.clone());
     let semantics = digests::semantics(machine.profile());
@@ -135,7 +138,7 @@ fn connect(
     match ChannelThread::start(role.clone(), stream, Some(heartbeats)) {
         Ok(thread) => {
             match thread.waker().try_clone() {
-                Ok(waker) => lock(role).set_waker(waker),
+                Ok(waker) => lock(role).set_channel(waker, thread.sender()),
                 // Its thread looks every now and then.
                 Err(error) => log::warn!("the channel cannot be woken: {error}"),
             }

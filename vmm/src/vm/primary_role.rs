@@ -19,13 +19,14 @@ use ft::primary::{AppendError, Command, LossReason, Pairing, Primary, WrongPhase
 use machine::{Lane, Output, Position};
 
 use super::bells::Bells;
+use super::hold_times::HoldTimes;
 use super::inbox::Inbox;
 use super::reasons;
 use crate::host::arbiter_thread::ArbiterThread;
-use crate::host::channel_thread::{ChannelRole, ChannelWaker, Wishes};
+use crate::host::channel_thread::{ChannelRole, ChannelSender, ChannelWaker, Wishes};
 use crate::host::clock;
 use crate::host::console_sink::ConsoleSource;
-use crate::status::{FtInfo, FtRole, FtState};
+use crate::status::{FtInfo, FtRole, FtState, HoldTime};
 
 /// Why this side is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +65,7 @@ pub struct PrimaryRole {
     me: Weak<Mutex<PrimaryRole>>,
     arbiter: Option<ArbiterThread>,
     waker: Option<ChannelWaker>,
+    sender: ChannelSender,
     datagrams: Vec<Vec<u8>>,
     close: bool,
     clone_wanted: bool,
@@ -78,6 +80,9 @@ pub struct PrimaryRole {
     unreachable: bool,
     peer: Option<String>,
     generation: Option<Generation>,
+    /// Of the present pairing or the last one.
+    log_bytes: u64,
+    hold_times: HoldTimes,
     last_error: Vec<String>,
 }
 
@@ -91,6 +96,9 @@ impl PrimaryRole {
                 me: me.clone(),
                 arbiter: None,
                 waker: None,
+                sender: ChannelSender::default(),
+                log_bytes: 0,
+                hold_times: HoldTimes::default(),
                 datagrams: Vec::new(),
                 close: false,
                 clone_wanted: false,
@@ -107,9 +115,10 @@ impl PrimaryRole {
     }
 
     /// What it was when it was a backup.
-    pub fn inherit(&mut self, arbiter: Option<ArbiterThread>, generation: Generation) {
+    pub fn inherit(&mut self, arbiter: Option<ArbiterThread>, generation: Generation, log: u64) {
         self.arbiter = arbiter;
         self.generation = Some(generation);
+        self.log_bytes = log;
     }
 
     // --- For the vCPU thread.
@@ -134,11 +143,21 @@ impl PrimaryRole {
         outputs: Vec<Output>,
     ) -> Result<Vec<Entry>, AppendError> {
         let due = self.primary.deadline();
+        let is_protected = self.is_protected();
         let outputs = outputs.into_iter();
         let entries = outputs
-            .map(|output| self.primary.append_held_output(now, output))
+            .map(|output| {
+                if let Output::Console { through, .. } = output
+                    && is_protected
+                {
+                    self.hold_times.made(through, now);
+                }
+                self.primary.append_held_output(now, output)
+            })
             .collect();
         self.primary.flush();
+        // The outputs wait for the answer: no other thread is woken to send this.
+        self.send(now);
         self.after_append(now, due);
         entries
     }
@@ -149,12 +168,41 @@ impl PrimaryRole {
             return None;
         }
         let output = self.primary.take_output(now, lane);
+        if let Some(Output::Console { through, .. }) = output {
+            self.hold_times.let_go(through, now);
+        }
         // It may have asked for a sign of life of the backup.
         if self.primary.wants_to_write(now) {
             self.wake_channel();
         }
         self.dispatch();
         output
+    }
+
+    /// Sends what was appended, and wakes nobody for it if the host takes it at once.
+    pub fn send_now(&mut self, now: u64) {
+        self.primary.flush();
+        self.send(now);
+        if self.primary.wants_to_write(now) {
+            self.wake_channel();
+        }
+        self.dispatch();
+    }
+
+    /// Writes to the connection what it takes at once. The channel's thread does the same, under the
+    /// same lock, and does the rest.
+    fn send(&mut self, now: u64) {
+        loop {
+            let bytes = self.primary.transmit(now);
+            if bytes.is_empty() {
+                return;
+            }
+            match self.sender.send(bytes) {
+                Ok(count) => self.transmitted(now, count),
+                // What it is, the channel's thread will find out.
+                Err(_) => return,
+            }
+        }
     }
 
     /// The channel's thread must look if something is to be sent at once, or earlier than it knows.
@@ -264,8 +312,11 @@ impl PrimaryRole {
         self.primary.next_seq()
     }
 
-    /// Ends protection.
+    /// Ends protection, or the attempt to begin it.
     pub fn disable(&mut self, now: u64) -> Result<(), WrongPhase> {
+        if std::mem::take(&mut self.connecting) {
+            return Ok(());
+        }
         let result = self.primary.disable(now);
         self.wake_channel();
         self.dispatch();
@@ -303,6 +354,15 @@ impl PrimaryRole {
 
     // --- For whoever makes a pairing.
 
+    /// Whether a pairing may be begun.
+    pub fn check_alone(&self) -> Result<(), WrongPhase> {
+        match () {
+            () if self.is_alone() => Ok(()),
+            () if self.connecting => Err(WrongPhase("connecting")),
+            () => Err(WrongPhase(self.phase())),
+        }
+    }
+
     /// Somebody begins to connect to `peer`, with `settings` for the pairing.
     pub fn begin_pairing(
         &mut self,
@@ -334,26 +394,32 @@ impl PrimaryRole {
 
     /// The connection is there. The channel's thread starts next.
     pub fn connect(&mut self, now: u64, pairing: Pairing) -> Result<(), WrongPhase> {
+        if !std::mem::take(&mut self.connecting) {
+            return Err(WrongPhase("no longer to be protected"));
+        }
         let generation = pairing.generation;
         self.primary.connect(now, pairing)?;
-        self.connecting = false;
         self.close = false;
         self.datagrams.clear();
+        self.log_bytes = 0;
+        self.hold_times.clear();
         self.generation = Some(generation);
         Ok(())
     }
 
-    /// What wakes the channel's thread.
-    pub fn set_waker(&mut self, waker: ChannelWaker) {
-        self.waker = Some(waker);
+    /// The way to the channel's thread, and the one around it.
+    pub fn set_channel(&mut self, waker: ChannelWaker, sender: ChannelSender) {
+        (self.waker, self.sender) = (Some(waker), sender);
         self.wake_channel();
     }
 
     /// There will be no connection.
     pub fn pairing_failed(&mut self, why: Vec<String>) {
         log::warn!("no backup: {}", why.join(": "));
-        self.connecting = false;
-        self.last_error = why;
+        // Somebody may have said meanwhile that there is to be none.
+        if std::mem::take(&mut self.connecting) || self.is_alone() {
+            self.last_error = why;
+        }
         self.around.inbox.ring();
     }
 
@@ -373,6 +439,8 @@ impl PrimaryRole {
             _ => FtState::Unprotected,
         };
         let is_alone = info.state == FtState::Unprotected;
+        // While a hand-over is decided too.
+        let follows = matches!(info.state, FtState::Protected | FtState::HandingOver);
         info.role = if is_alone {
             FtRole::None
         } else {
@@ -381,10 +449,24 @@ impl PrimaryRole {
         info.vm_id = Some(crate::config::VmId(self.around.vm.0));
         info.generation = status.generation.or(self.generation).map(|number| number.0);
         info.peer = self.peer.clone().filter(|_| !is_alone);
-        info.lag_ms = (info.state == FtState::Protected).then_some(status.lag / 1_000_000);
+        info.lag_ms = follows.then_some(status.lag / 1_000_000);
+        let held = self.hold_times.percentiles().filter(|_| follows);
+        info.hold_us = held.map(|(median, p99)| HoldTime {
+            median: median as f64 / 1e3,
+            p99: p99 as f64 / 1e3,
+        });
         info.log_entries = status.next_seq;
-        info.log_bytes = status.log_bytes;
-        info.last_error.clone_from(&self.last_error);
+        info.log_bytes = self.log_bytes;
+        info.last_error = match self.primary.loss() {
+            Some(loss) => reasons::of_primary_loss(loss),
+            None => self.last_error.clone(),
+        };
+        if info.state == FtState::Waiting
+            && let Some(arbiter) = &self.arbiter
+        {
+            info.last_error
+                .insert(0, reasons::of_silence(arbiter.lease()));
+        }
     }
 
     // --- Inside.
@@ -522,6 +604,9 @@ impl ChannelRole for PrimaryRole {
 
     fn transmitted(&mut self, now: u64, count: usize) {
         self.primary.transmitted(now, count);
+        if self.is_protected() {
+            self.log_bytes = self.primary.status(now).log_bytes;
+        }
         if self.clone_wanted {
             // The vCPU thread may be waiting for room for the clone.
             self.around.inbox.ring();
@@ -541,6 +626,7 @@ impl ChannelRole for PrimaryRole {
             // The session is over.
             wishes.end = true;
             self.waker = None;
+            self.sender = ChannelSender::default();
         }
     }
 }

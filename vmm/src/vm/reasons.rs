@@ -11,6 +11,8 @@ use ft::channel::{GoodbyeReason, Mismatch};
 use ft::flag::Decision;
 use ft::primary;
 
+use crate::config::Lease;
+
 /// An error and its causes.
 pub fn chain(error: &dyn Error) -> Vec<String> {
     let mut messages = vec![error.to_string()];
@@ -107,6 +109,13 @@ pub fn of_decision(decision: &Decision) -> Vec<String> {
         "another side speaks for the VM".to_owned(),
         format!("the flag of this generation was {decision}"),
     ]
+}
+
+/// Why nothing is decided yet.
+pub fn of_silence(arbiter: &Lease) -> String {
+    format!(
+        "the arbiter {arbiter} does not answer, and is asked again and again; until it does, nobody goes on"
+    )
 }
 
 /// Why there is nothing to follow any more.

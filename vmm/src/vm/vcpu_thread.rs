@@ -95,7 +95,13 @@ fn run_live(parts: &Arc<Parts>, beginning: Beginning) -> End {
             End::Quiet
         }
         LiveEnd::Superseded => End::Stop(Stop::Superseded),
-        LiveEnd::Stopped => End::Quiet,
+        LiveEnd::Stopped => {
+            // Nobody follows: the VM ends with this process.
+            if lock(&role).is_alone() {
+                note_end(parts, &role);
+            }
+            End::Quiet
+        }
         LiveEnd::Failed(error) => {
             // Whoever follows goes on from what it has.
             lock(&role).silence();
@@ -213,8 +219,11 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
     let (emitted, written) = (console.emitted, console.written);
     {
         let mut role = lock(&role);
-        let arbiter = backup_role::lock(&backup).arbiter().cloned();
-        role.inherit(arbiter, promotion.generation);
+        let (arbiter, log_bytes) = {
+            let backup = backup_role::lock(&backup);
+            (backup.arbiter().cloned(), backup.log_bytes())
+        };
+        role.inherit(arbiter, promotion.generation, log_bytes);
         if written > emitted {
             // What may not have left is emitted before anything new: repeats, but no gaps.
             let output = Output::Console {
