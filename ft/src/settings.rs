@@ -26,7 +26,8 @@ pub struct Settings {
     pub receive_buffer_bytes: usize,
     /// A backup that receives nothing tells this often how far its execution is.
     pub progress_interval: Tick,
-    /// A backup that is to be handed the VM has this long to catch up.
+    /// A backup that is to be handed the VM has this long to catch up; and one that verifies its
+    /// clone has this much longer for its first acknowledgement.
     pub hand_over_timeout: Tick,
     /// An arbiter that could not be reached is asked again after this time.
     pub retry_interval: Tick,

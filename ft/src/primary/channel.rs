@@ -102,8 +102,14 @@ impl Primary {
     /// interval while there is a session.
     pub fn on_tick(&mut self, now: Tick) {
         let since = match (&self.phase, &self.session) {
-            (Phase::Protected { verified: true, .. }, Some(session)) => {
-                session.freshness.unanswered_since()
+            (Phase::Protected { verified, .. }, Some(session)) => {
+                // Nothing is acknowledged before the clone is verified, which takes its time.
+                let more = match verified {
+                    true => 0,
+                    false => self.settings.hand_over_timeout,
+                };
+                let since = session.freshness.unanswered_since();
+                since.map(|since| since + more)
             }
             _ => None,
         };
