@@ -1,4 +1,5 @@
-//! The I/O APIC: 24 pins, each of which becomes an interrupt message (Intel 82093AA data sheet).
+//! The I/O APIC: 24 pins, each of which becomes an interrupt message (Intel 82093AA data sheet;
+//! the EOI register is that of later chipsets' data sheets).
 //!
 //! Does: redirection entries, edge and level pins, remote IRR, the MMIO window.
 //! Does not: deliver. The messages it returns go to the local APIC at once, in order.
@@ -22,8 +23,11 @@ const SELECT: u64 = 0x00;
 /// I/O window, an offset in the window.
 const WINDOW: u64 = 0x10;
 
-/// Version 0x11 without an EOI register; the highest entry in bits 16 to 23.
-const VERSION: u32 = ((PINS as u32 - 1) << 16) | 0x11;
+/// EOI register, an offset in the window, write-only.
+const EOI: u64 = 0x40;
+
+/// Version 0x20, which has an EOI register; the highest entry in bits 16 to 23.
+const VERSION: u32 = ((PINS as u32 - 1) << 16) | 0x20;
 
 const ENTRY_MASKED: u64 = 1 << 16;
 const ENTRY_LEVEL: u64 = 1 << 15;
@@ -52,6 +56,16 @@ pub struct Ioapic {
     id: u32,
     entries: [u64; PINS],
     lines: u32,
+}
+
+/// True if the pin is level-triggered: SMI, NMI, INIT and ExtINT are edges whatever the entry says.
+fn is_level(entry: u64) -> bool {
+    let mode = DeliveryMode::from_bits((entry >> 8) as u32);
+    let has_vector = matches!(
+        mode,
+        Some(DeliveryMode::Fixed | DeliveryMode::LowestPriority)
+    );
+    entry & ENTRY_LEVEL != 0 && has_vector
 }
 
 impl Ioapic {
@@ -122,16 +136,17 @@ impl Ioapic {
         }
     }
 
-    /// Writes the dword at `offset` of the MMIO window. A message leaves if that unmasks a level
-    /// that is asserted.
-    pub fn mmio_write(&mut self, offset: u64, value: u32) -> Option<Message> {
+    /// Writes the dword at `offset` of the MMIO window. Messages leave if that unmasks a level
+    /// that is asserted, or ends one that still is.
+    pub fn mmio_write(&mut self, offset: u64, value: u32) -> Vec<Message> {
         match offset {
             SELECT => {
                 self.select = value as u8;
-                None
+                Vec::new()
             }
-            WINDOW => self.write_register(value),
-            _ => None,
+            WINDOW => self.write_register(value).into_iter().collect(),
+            EOI => self.end_of_interrupt(value as u8),
+            _ => Vec::new(),
         }
     }
 
@@ -149,7 +164,7 @@ impl Ioapic {
         if !asserted {
             return None;
         }
-        if self.entries[pin] & ENTRY_LEVEL != 0 {
+        if is_level(self.entries[pin]) {
             self.send_level(pin)
         } else if self.entries[pin] & ENTRY_MASKED == 0 {
             self.message(pin)
@@ -175,17 +190,11 @@ impl Ioapic {
     fn send_level(&mut self, pin: usize) -> Option<Message> {
         let entry = self.entries[pin];
         let asserted = self.lines & (1 << pin) != 0;
-        if !asserted || entry & (ENTRY_LEVEL | ENTRY_MASKED | ENTRY_REMOTE_IRR) != ENTRY_LEVEL {
+        if !asserted || !is_level(entry) || entry & (ENTRY_MASKED | ENTRY_REMOTE_IRR) != 0 {
             return None;
         }
-        let message = self.message(pin)?;
-        if matches!(
-            message.mode,
-            DeliveryMode::Fixed | DeliveryMode::LowestPriority
-        ) {
-            self.entries[pin] |= ENTRY_REMOTE_IRR;
-        }
-        Some(message)
+        self.entries[pin] |= ENTRY_REMOTE_IRR;
+        self.message(pin)
     }
 
     /// The message that an entry describes; `None` if its delivery mode is reserved.
@@ -196,7 +205,7 @@ impl Ioapic {
             logical: entry & ENTRY_LOGICAL != 0,
             mode: DeliveryMode::from_bits((entry >> 8) as u32)?,
             vector: entry as u8,
-            level: entry & ENTRY_LEVEL != 0,
+            level: is_level(entry),
         })
     }
 
@@ -241,7 +250,9 @@ mod tests {
 
     fn write(ioapic: &mut Ioapic, register: u32, value: u32) -> Option<Message> {
         ioapic.mmio_write(SELECT, register);
-        ioapic.mmio_write(WINDOW, value)
+        let mut messages = ioapic.mmio_write(WINDOW, value);
+        assert!(messages.len() <= 1);
+        messages.pop()
     }
 
     fn read(ioapic: &mut Ioapic, register: u32) -> u32 {
@@ -252,7 +263,7 @@ mod tests {
     #[test]
     fn identification() {
         let mut ioapic = Ioapic::new();
-        assert_eq!(read(&mut ioapic, 1), 0x0017_0011);
+        assert_eq!(read(&mut ioapic, 1), 0x0017_0020);
         write(&mut ioapic, 0, u32::MAX);
         assert_eq!(read(&mut ioapic, 0), 0x0F00_0000);
         assert_eq!(read(&mut ioapic, 0x10), 0x1_0000);
@@ -303,6 +314,38 @@ mod tests {
         ioapic.set_line(5, false);
         assert_eq!(ioapic.end_of_interrupt(0x32), vec![]);
         assert_eq!(read(&mut ioapic, 0x1A), 0x8032);
+    }
+
+    #[test]
+    fn the_eoi_register_ends_every_pin_of_its_vector() {
+        let mut ioapic = Ioapic::new();
+        for pin in [5, 6] {
+            write(&mut ioapic, 0x10 + 2 * pin, 0x8032);
+            assert!(ioapic.set_line(pin as usize, true).is_some());
+        }
+        ioapic.set_line(6, false);
+        assert_eq!(ioapic.mmio_write(EOI, 0x33), vec![]);
+        let again = ioapic.mmio_write(EOI, 0x32);
+        assert_eq!(again.len(), 1, "pin 5 is still asserted");
+        assert_eq!(read(&mut ioapic, 0x1A), 0xC032);
+        assert_eq!(read(&mut ioapic, 0x1C), 0x8032);
+        assert_eq!(ioapic.mmio_read(EOI), u32::MAX);
+    }
+
+    #[test]
+    fn modes_without_a_vector_are_edges() {
+        let mut ioapic = Ioapic::new();
+        // NMI, programmed as a level.
+        assert_eq!(write(&mut ioapic, 0x1A, 0x8400), None);
+        let message = ioapic.set_line(5, true).unwrap();
+        assert_eq!((message.mode, message.level), (DeliveryMode::Nmi, false));
+        assert_eq!(read(&mut ioapic, 0x1A), 0x8400, "no remote IRR");
+        assert_eq!(write(&mut ioapic, 0x1A, 0x8400), None, "no second edge");
+        ioapic.set_line(5, false);
+        assert!(ioapic.set_line(5, true).is_some());
+        write(&mut ioapic, 0x1A, 0x1_8400);
+        ioapic.set_line(5, false);
+        assert_eq!(ioapic.set_line(5, true), None, "masked");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! Does: hold and prioritise interrupts, keep its registers (as MMIO window and as MSRs), run the
 //! timer from virtual time, send IPIs to itself.
 //! Does not: interrupt the CPU. The CPU asks [`Lapic::pending_interrupt`] at a boundary and takes
-//! it with [`Lapic::acknowledge`]. The LINT pins are not connected; INIT, start-up and SMI messages
-//! are dropped, as there is one vCPU and no SMM.
+//! it with [`Lapic::acknowledge`]. The LINT pins are not connected; start-up and SMI messages are
+//! dropped: the one vCPU never waits for the former, and there is no SMM.
 //!
 //! Invariant: reading a register changes nothing; a timer that can interrupt changes state at
 //! [`Lapic::deadline`] and not before, a masked one only when the guest writes a register. So the
@@ -96,6 +96,8 @@ pub struct LapicState {
     pub timer: TimerState,
     /// An NMI waits for the CPU.
     pub nmi: bool,
+    /// An INIT waits for the CPU.
+    pub init: bool,
 }
 
 /// A local APIC.
@@ -116,6 +118,7 @@ pub struct Lapic {
     lvt: [u32; 6],
     timer: Timer,
     nmi: bool,
+    init: bool,
 }
 
 impl Lapic {
@@ -137,6 +140,7 @@ impl Lapic {
             lvt: [LVT_MASKED; 6],
             timer: Timer::new(),
             nmi: false,
+            init: false,
         }
     }
 
@@ -163,6 +167,7 @@ impl Lapic {
             lvt,
             ref timer,
             nmi,
+            init,
         } = *self;
         LapicState {
             base,
@@ -180,6 +185,7 @@ impl Lapic {
             lvt,
             timer: timer.save(),
             nmi,
+            init,
         }
     }
 
@@ -202,6 +208,7 @@ impl Lapic {
             lvt,
             ref timer,
             nmi,
+            init,
         } = *state;
         let flags = BASE_BSP | BASE_X2APIC | BASE_ENABLED;
         require(
@@ -255,6 +262,7 @@ impl Lapic {
             lvt,
             timer: Timer::restore(timer),
             nmi,
+            init,
         })
     }
 
@@ -377,16 +385,22 @@ impl Lapic {
                 self.nmi = true;
                 true
             }
-            DeliveryMode::Smi
-            | DeliveryMode::Init
-            | DeliveryMode::Startup
-            | DeliveryMode::ExtInt => false,
+            DeliveryMode::Init => {
+                self.init = true;
+                true
+            }
+            DeliveryMode::Smi | DeliveryMode::Startup | DeliveryMode::ExtInt => false,
         }
     }
 
     /// True if an NMI waits.
     pub fn pending_nmi(&self) -> bool {
         self.nmi
+    }
+
+    /// Takes the waiting INIT. False if there was none.
+    pub fn acknowledge_init(&mut self) -> bool {
+        std::mem::take(&mut self.init)
     }
 
     /// Takes the waiting NMI. False if there was none.

@@ -255,10 +255,10 @@ impl VmOps for Board {
                 self.end_of_interrupt(ended);
             }
         } else if address.wrapping_sub(ioapic::BASE) < APIC_WINDOW {
-            if whole_dword
-                && let Some(message) = self.ioapic.mmio_write(address - ioapic::BASE, value as u32)
-            {
-                self.lapic.receive(message);
+            if whole_dword {
+                for message in self.ioapic.mmio_write(address - ioapic::BASE, value as u32) {
+                    self.lapic.receive(message);
+                }
             }
         } else {
             let offset = address.wrapping_sub(arch::layout::ECAM_START);

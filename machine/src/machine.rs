@@ -319,6 +319,11 @@ impl Machine {
             if at.steps >= until.0 {
                 return Exit::Until;
             }
+            if self.board.lapic.acknowledge_init() {
+                // After INIT the bootstrap processor goes to the firmware's reset vector, and that
+                // resets the machine.
+                self.board.request = self.board.request.or(Some(PowerRequest::Reset));
+            }
             match self.board.request.take() {
                 Some(PowerRequest::PowerOff) => {
                     self.vcpu.count_step();

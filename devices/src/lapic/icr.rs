@@ -11,6 +11,8 @@ use super::{ERROR_SEND_ILLEGAL_VECTOR, Lapic};
 use crate::message::{DeliveryMode, Message};
 
 const ICR_LOGICAL: u64 = 1 << 11;
+const ICR_ASSERT: u64 = 1 << 14;
+const ICR_LEVEL: u64 = 1 << 15;
 
 const SHORTHAND_NONE: u64 = 0;
 const SHORTHAND_SELF: u64 = 1;
@@ -60,6 +62,10 @@ impl Lapic {
             self.note_error(ERROR_SEND_ILLEGAL_VECTOR);
             return;
         }
+        if mode == DeliveryMode::Init && icr & (ICR_ASSERT | ICR_LEVEL) == ICR_LEVEL {
+            // INIT level de-assert: only processors of long ago synchronise by it.
+            return;
+        }
         let destination = if self.x2apic() {
             (icr >> 32) as u32
         } else {
@@ -78,7 +84,7 @@ impl Lapic {
                 logical: false,
                 mode,
                 vector,
-                // The trigger bit means nothing but for INIT level de-assert.
+                // The trigger bit means nothing else.
                 level: false,
             });
         }

@@ -293,6 +293,24 @@ fn xapic_ipi_with_logical_destination() {
 }
 
 #[test]
+fn init_reaches_this_cpu_and_start_up_does_not() {
+    let mut lapic = x2apic();
+    // De-assert; start-up; INIT to another; INIT by a shorthand that is for fixed IPIs.
+    for command in [0x8500, 0x4608, 0x0000_0001_0000_4500, 0x0004_4500] {
+        lapic.wrmsr(0x830, command, 0).unwrap();
+        assert!(!lapic.acknowledge_init(), "{command:#x}");
+    }
+    lapic.wrmsr(0x830, 0x4500, 0).unwrap();
+    let state = lapic.save();
+    assert!(state.init);
+    assert_eq!(Lapic::restore(&state).unwrap().save(), state);
+    assert!(lapic.acknowledge_init());
+    assert!(!lapic.acknowledge_init());
+    lapic.wrmsr(0x830, 0x0008_4500, 0).unwrap();
+    assert!(lapic.acknowledge_init(), "all including self");
+}
+
+#[test]
 fn errors_are_latched_by_a_write() {
     let mut lapic = lapic();
     lapic.mmio_write(LVT_ERROR, 0xFE, 0);
