@@ -130,12 +130,14 @@ fn basic(features: Features, leaf: u32, subleaf: u32) -> CpuidResult {
         0x4 => cache(subleaf),
         // EAX: the local APIC's timer never stops.
         0x6 => registers(1 << 2, 0, 0, 0),
+        // EAX: the last subleaf.
         0x7 if subleaf == 0 => registers(
-            0,
+            2,
             features.word(Word::Leaf7Ebx),
             features.word(Word::Leaf7Ecx),
             features.word(Word::Leaf7Edx),
         ),
+        0x7 if subleaf == 2 => registers(0, 0, 0, features.word(Word::Leaf7Sub2Edx)),
         0xB => topology(subleaf),
         0xD if features.contains(Features::XSAVE) => extended_state(features, subleaf),
         0x15 => registers(1, TSC_PER_CRYSTAL, CRYSTAL_HZ, 0),

@@ -21,6 +21,8 @@ pub(super) enum Word {
     Leaf7Ecx,
     /// Leaf 7, subleaf 0.
     Leaf7Edx,
+    /// Leaf 7, subleaf 2.
+    Leaf7Sub2Edx,
     /// Leaf 0xD, subleaf 1.
     LeafDEax,
     /// Leaf 0x80000001.
@@ -162,6 +164,10 @@ features! {
     /// IA32_ARCH_CAPABILITIES.
     ARCH_CAPABILITIES = Leaf7Edx[29];
 
+    /// IA32_SPEC_CTRL.BHI_DIS_S. Without it Linux runs a loop on each entry to the kernel, although
+    /// IA32_ARCH_CAPABILITIES has BHI_NO.
+    BHI_CTRL = Leaf7Sub2Edx[4];
+
     /// XSAVEOPT.
     XSAVEOPT = LeafDEax[0];
     /// XSAVEC, and the compacted form of XRSTOR.
@@ -224,6 +230,7 @@ impl Features {
         Features::UMIP,
         Features::IBRS,
         Features::STIBP,
+        Features::BHI_CTRL,
         Features::ARCH_CAPABILITIES,
         Features::LAHF_LM,
         Features::SYSCALL,

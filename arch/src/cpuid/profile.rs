@@ -25,8 +25,6 @@ pub enum Profile {
 impl Profile {
     /// Every model.
     pub const ALL: [Profile; 3] = [Profile::V1, Profile::V2, Profile::V3];
-    /// The highest model all of whose features the software CPU has.
-    pub const HIGHEST_COMPLETE: Profile = Profile::V1;
 
     /// As options and configuration have it.
     pub const fn name(self) -> &'static str {
@@ -45,17 +43,12 @@ impl Profile {
             Profile::V3 => "x86-64-v3",
         }
     }
-
-    /// True if the software CPU has all that the model promises.
-    pub fn is_complete(self) -> bool {
-        self <= Profile::HIGHEST_COMPLETE
-    }
 }
 
 impl Default for Profile {
-    /// The highest that is complete.
+    /// The highest.
     fn default() -> Self {
-        Profile::HIGHEST_COMPLETE
+        Profile::V3
     }
 }
 

@@ -73,8 +73,9 @@ fn v1_is_the_psabi_baseline_and_no_more_than_promised() {
     }
     // FSGSBASE, BMI, TSX, AVX2, INVPCID, RDSEED, ADX, SHA and whatever else is new.
     assert_eq!(seven.ebx & !(1 << 1 | 1 << 7 | 1 << 20), 0);
-    assert_eq!(seven.eax, 0, "no further subleaf");
+    assert_eq!(seven.eax, 2, "the last subleaf");
     assert_eq!(cpuid(Profile::V1, 7, 1), CpuidResult::default());
+    assert_eq!(cpuid(Profile::V1, 7, 3), CpuidResult::default());
     assert_eq!(leaf(0xD), CpuidResult::default(), "no XSAVE");
     assert_eq!(leaf(0xA), CpuidResult::default(), "no counters");
 }
@@ -113,6 +114,7 @@ fn each_feature_has_a_bit_of_its_own() {
         Word::Leaf7Ebx,
         Word::Leaf7Ecx,
         Word::Leaf7Edx,
+        Word::Leaf7Sub2Edx,
         Word::LeafDEax,
         Word::Extended1Ecx,
         Word::Extended1Edx,
@@ -136,13 +138,16 @@ fn models_have_names() {
         error.to_string(),
         "\"v4\" is no CPU model: use v1, v2 or v3"
     );
-    assert!(Profile::default().is_complete());
+    assert_eq!(Profile::ALL.last(), Some(&Profile::default()));
 }
 
 #[test]
 fn no_more_speculation_control_is_claimed_than_ibrs() {
     // IBRS, STIBP and ARCH_CAPABILITIES; not L1D_FLUSH, SSBD and CORE_CAPABILITIES.
     assert_eq!(leaf(7).edx, 1 << 26 | 1 << 27 | 1 << 29);
+    // BHI_CTRL; not PSFD, IPRED_CTRL, RRSBA_CTRL.
+    let two = cpuid(Profile::V1, 7, 2);
+    assert_eq!(two.edx, 1 << 4);
     assert_eq!(leaf(0x8000_0008).ebx, 0);
     let rsba = 1 << 2 | 1 << 19;
     let controls = 1 << 7 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 18 | 1 << 25;

@@ -5,7 +5,6 @@
 //!
 //! Invariant: every variant is the user's to mend; the REST API answers it with status 400.
 
-use machine::Profile;
 use option_parser::OptionError;
 use thiserror::Error;
 
@@ -56,15 +55,6 @@ pub enum ConfigError {
     PhysBits {
         /// What was asked for.
         bits: u8,
-    },
-    /// The CPU does not have all of the model yet.
-    #[error(
-        "this build's CPU does not have all of profile {profile} yet; the highest that it has is {}",
-        Profile::HIGHEST_COMPLETE
-    )]
-    Profile {
-        /// What was asked for.
-        profile: Profile,
     },
     /// Less memory than any guest needs.
     #[error("a memory size of {size} bytes is too little; at least {} MiB are needed", min >> 20)]

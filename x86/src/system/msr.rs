@@ -48,8 +48,8 @@ const IA32_TSC_AUX: u32 = 0xc000_0103;
 
 /// Eight variable ranges, fixed ranges, write combining.
 const MTRR_CAPABILITIES: u64 = 8 | 1 << 8 | 1 << 10;
-/// IBRS and STIBP.
-const SPEC_CTRL_KNOWN: u64 = 1 << 0 | 1 << 1;
+/// IBRS, STIBP and BHI_DIS_S.
+const SPEC_CTRL_KNOWN: u64 = 1 << 0 | 1 << 1 | 1 << 10;
 /// IBPB.
 const PRED_CMD_KNOWN: u64 = 1 << 0;
 const EFER_KNOWN: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE;
