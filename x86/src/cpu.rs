@@ -26,6 +26,7 @@ use crate::op::{CodeSize, Flow, Op};
 use crate::state::CpuState;
 use crate::system::debug::DR6_STEP;
 use crate::system::interrupt::Event;
+use crate::tuning::{Translation, Tuning};
 
 /// Why `run` returned; always at a boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,42 +52,6 @@ pub struct Limits {
     pub units: u64,
     /// An interrupt waits at the local APIC.
     pub interrupt: bool,
-}
-
-/// What executes 64-bit code. Never visible to the guest, and no part of the state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Translation {
-    /// The interpreter alone.
-    Interpreter,
-    /// Compiled code from a block's first execution on, wherever that is possible, up to the last
-    /// block before a limit. For tests.
-    Compiler,
-    /// Compiled code for blocks that were interpreted often enough.
-    #[default]
-    Mixed,
-}
-
-/// How a CPU is executed. Never visible to the guest, and no part of the state: it may differ
-/// between two sides that must agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tuning {
-    /// About how many bytes the caches of decoded and compiled instructions may take.
-    pub cache_bytes: usize,
-    /// What executes.
-    pub translation: Translation,
-    /// Most instructions in a block; tests make it 1, so that every step starts a block.
-    pub longest_block: usize,
-}
-
-impl Tuning {
-    /// Caches of about `cache_bytes`, blocks of the usual length.
-    pub fn new(cache_bytes: usize, translation: Translation) -> Tuning {
-        Tuning {
-            cache_bytes,
-            translation,
-            longest_block: LONGEST_BLOCK,
-        }
-    }
 }
 
 /// How often a block is interpreted before it is compiled.

@@ -23,14 +23,16 @@ mod ops;
 pub mod softfloat;
 mod state;
 mod system;
+mod tuning;
 mod word;
 
 pub use arch::cpuid::{Features, Profile};
 pub use bus::{Bus, Progress};
 pub use compiler::{Listing, listing};
-pub use cpu::{Cpu, Exit, Limits, Translation, Tuning};
+pub use cpu::{Cpu, Exit, Limits};
 pub use features::has_form;
 pub use state::{CpuState, Segment};
+pub use tuning::{Translation, Tuning};
 
 /// Cost units of a step that is no REP iteration.
 pub use core::UNITS_PER_STEP;

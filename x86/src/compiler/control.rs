@@ -7,7 +7,7 @@
 
 use iced_x86::{Code, Instruction, OpKind};
 
-use super::emit::{mem, reg};
+use super::emit::{cc, mem, reg};
 use super::frame;
 use super::memory::Access;
 use super::registers::number;
@@ -69,6 +69,38 @@ impl Translator<'_> {
         self.look_up(8, Access::Read);
         self.e.lea(reg::R12, mem(reg::RBP, 8));
         self.e.load(reg::RBP, mem(reg::R13, 0));
+    }
+
+    /// PUSHFQ: the saved flags with the others, but not VM and RF, which cannot be set here: 64-bit
+    /// code has no VM, and with RF instructions run alone.
+    pub(super) fn push_flags(&mut self) {
+        self.pushed_slot();
+        self.e.store(mem(reg::RSP, frame::SCRATCH), reg::RAX);
+        // movzx r14d, al; shl r14d, 11; movzx eax, ah
+        self.e
+            .bytes(&[0x44, 0x0f, 0xb6, 0xf0, 0x41, 0xc1, 0xe6, 11]);
+        self.e.bytes(&[0x0f, 0xb6, 0xc4]);
+        // or r14, rax; or r14, [rsp+system]
+        self.e.registers(true, &[0x0b], reg::R14, reg::RAX);
+        self.e
+            .memory(true, &[0x0b], reg::R14, mem(reg::RSP, frame::SYSTEM));
+        self.e.store(mem(reg::R13, 0), reg::R14);
+        self.e.load(reg::RAX, mem(reg::RSP, frame::SCRATCH));
+        self.e.advance(reg::R12, -8);
+    }
+
+    /// CLI at level 0; elsewhere its handler knows.
+    pub(super) fn clear_interrupt(&mut self) {
+        self.expose_flags();
+        let slow = self.slow();
+        // cmp qword [rsp+level], 0
+        self.e.memory(true, &[0x83], 7, mem(reg::RSP, frame::LEVEL));
+        self.e.bytes(&[0]);
+        self.e.jcc(cc::NE, slow);
+        // and qword [rsp+system], ~IF
+        self.e
+            .memory(true, &[0x81], 4, mem(reg::RSP, frame::SYSTEM));
+        self.e.bytes(&(!(crate::flags::IF as u32)).to_le_bytes());
     }
 
     /// The target of an indirect branch to R13.

@@ -39,6 +39,10 @@ pub(super) enum Family {
     Push,
     Pop,
     Leave,
+    /// PUSHFQ.
+    PushFlags,
+    /// CLI.
+    ClearInterrupt,
     Call,
     Return,
     Jump,
@@ -56,6 +60,8 @@ impl Family {
                 | Family::Push
                 | Family::Pop
                 | Family::Leave
+                | Family::PushFlags
+                | Family::ClearInterrupt
                 | Family::Call
                 | Family::Return
                 | Family::Jump
@@ -124,6 +130,8 @@ pub(super) fn of(insn: &Instruction, op: &Op) -> Option<Family> {
         M::Push if matches!(insn.code(), Code::Push_r64 | Code::Pushq_imm8 | Code::Pushq_imm32
             | Code::Push_rm64) => Family::Push,
         M::Pop if insn.code() == Code::Pop_r64 => Family::Pop,
+        M::Pushfq => return Some(Family::PushFlags),
+        M::Cli => return Some(Family::ClearInterrupt),
         M::Leave if insn.code() == Code::Leaveq => Family::Leave,
         M::Call if matches!(insn.code(), Code::Call_rel32_64 | Code::Call_rm64) => Family::Call,
         M::Ret if matches!(insn.code(), Code::Retnq | Code::Retnq_imm16) => Family::Return,

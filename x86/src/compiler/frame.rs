@@ -49,6 +49,9 @@ pub(crate) struct Frame {
     pub(super) xmm_live: u64,
     /// General registers, R15 first; those that the host's registers hold are stale.
     gpr: [u64; 16],
+    /// The flags that are not arithmetic, at their places in RFLAGS; and CPL.
+    pub(super) system: u64,
+    pub(super) level: u64,
     /// What the key contributes to places in the jump cache.
     pub(super) spread: u64,
     /// [`leave`].
@@ -93,6 +96,8 @@ offsets! {
     JUMPS: jumps;
     KEY: key;
     SPREAD: spread;
+    SYSTEM: system;
+    LEVEL: level;
     CALL_HANDLER: call_handler;
     SCRATCH: scratch;
     FS_BASE: bases;

@@ -61,6 +61,19 @@ fn writes(insn: &Instruction, n: u32) -> bool {
     }
 }
 
+/// True if operand `n` is a register that is written in full and not read.
+fn replaces(insn: &Instruction, n: u32) -> bool {
+    let moves = matches!(
+        insn.mnemonic(),
+        Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd
+    );
+    let target = insn.op0_register();
+    n == 0
+        && moves
+        && target.size() >= 4
+        && (insn.op1_kind() != OpKind::Register || number(insn.op1_register()) != number(target))
+}
+
 impl Translator<'_> {
     /// The memory operand's host address to R13, if there is one.
     pub(super) fn memory_operand(&mut self, insn: &Instruction) {
@@ -113,7 +126,9 @@ impl Translator<'_> {
                         return;
                     };
                     if known.is_none() {
-                        self.e.load(host, mem(reg::RSP, frame::gpr(guest)));
+                        if !replaces(insn, n) {
+                            self.e.load(host, mem(reg::RSP, frame::gpr(guest)));
+                        }
                         borrowed[slot] = Some((guest, host, false));
                     }
                     if let Some(entry) = &mut borrowed[slot] {

@@ -24,18 +24,30 @@
 //! (`cargo run -p x86 --example translate -- 480307 4883c708 48ffc9 75f4` prints it):
 //!
 //! ```text
-//! sub r15, 4 / jl  budget          four steps; R15 is what is left
-//! lahf / seto al                   (in later rounds the flags are saved already)
-//! lea r13, [rdi]                   add rax, [rdi]: see `memory`
-//! …                                  the TLB's lookup; `ja slow`
-//! add r11, [r13]                     the instruction itself: the guest's RAX lives in R11
-//! add rdi, 8                       add rdi, 8
-//! dec rcx                          dec rcx: CF of the ADD is still in RFLAGS
-//! jne taken
-//! …                                through the jump cache, or linked
-//! slow:   mov r13d, block:0 / call [rsp+call_handler] / cmp al, 81h / sahf / jmp after the add
-//! taken:  lahf / seto al / jmp entry
-//! budget: add r15, 4 / … / jmp [rsp+leave]
+//! entry:  sub  r15, 4              four steps; R15 is what is left
+//!         jl   budget
+//!         lea  r13, [rdi]          add rax, [rdi]: from the linear address
+//!         …                        by the TLB (see `memory`); ja slow
+//!         add  r13, [r14+18h]      to the host's,
+//!         add  r11, [r13]          and the instruction itself: the guest's RAX lives in R11
+//! after:  add  rdi, 8              add rdi, 8
+//!         dec  rcx                 dec rcx: CF of the ADD is still in RFLAGS
+//!         jne  taken               jne 40h
+//!         lahf                     the end: save the flags in AX
+//!         seto al
+//!         jmp  unlinked            later: to the next block's code
+//! budget: add  r15, 4              what was not executed is not charged
+//!         mov  r13d, block
+//!         mov  r14d, 1             `Leaving::Budget`
+//!         jmp  [rsp+leave]
+//! slow:   mov  r13d, block:0       the flags were saved at entry
+//!         call [rsp+call_handler]
+//!         cmp  al, 81h             RFLAGS as the template would have left them
+//!         sahf
+//!         jmp  after
+//! taken:  lahf                     the ADD may fault, and then the flags are seen
+//!         seto al
+//!         jmp  entry
 //! ```
 //!
 //! A fault in `add rax, [rdi]` is the slow path's affair: the handler does the instruction from the

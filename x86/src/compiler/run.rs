@@ -159,6 +159,7 @@ fn registers_to_core(frame: &Frame, core: &mut Core) {
         core.gpr[n] = frame.gpr(n);
     }
     core.flags.set_saved(frame.flags as u16);
+    core.flags.system = frame.system;
     if frame.xmm_live != 0 {
         core.xmm = frame.xmm;
         core.mxcsr |= frame.mxcsr[0] & 0x3f;
@@ -170,6 +171,8 @@ fn registers_to_frame(core: &Core, frame: &mut Frame) {
         frame.set_gpr(n, core.gpr[n]);
     }
     frame.flags = u64::from(core.flags.saved());
+    frame.system = core.flags.system;
+    frame.level = u64::from(core.cpl);
     frame.tlb = core.mmu.tlb.selected_address();
     frame.bases = [core.seg_base[4], core.seg_base[5]];
 }

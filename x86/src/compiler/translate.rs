@@ -271,6 +271,8 @@ impl<'a> Translator<'a> {
             Some(Family::Push) => self.push(&insn),
             Some(Family::Pop) => self.pop(&insn),
             Some(Family::Leave) => self.leave_procedure(),
+            Some(Family::PushFlags) => self.push_flags(),
+            Some(Family::ClearInterrupt) => self.clear_interrupt(),
             Some(Family::Call) => self.call(&insn),
             Some(Family::Return) => self.ret(&insn),
             Some(Family::Jump) => self.jump(&insn),

@@ -26,6 +26,7 @@ mod msrs;
 mod page_tables;
 mod paging;
 mod segments;
+mod sequences;
 mod shadows;
 mod single_step;
 mod string_repeats;
