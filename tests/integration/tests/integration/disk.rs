@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use integration::chain::{BOOT, Chain, FAILOVER};
 use integration::installation::Installation;
@@ -11,8 +12,9 @@ use integration::scratch::Scratch;
 use integration::seed::Random;
 use integration::{Failure, Outcome};
 
-/// Files that the guest writes in the pair's test.
-const FILES: u32 = 12;
+/// Files that the guest writes in the pair's test, three a second at most: the moments of the
+/// failovers fall between them.
+const FILES: u32 = 30;
 
 fn run(command: &mut Command) -> Outcome<String> {
     let output = command.output()?;
@@ -92,9 +94,9 @@ fn a_guest_keeps_files_on_its_disk() -> Outcome<()> {
         .type_line("cat /sys/block/vda/serial; mount /dev/vda /mnt; seq 1 100000 > /mnt/x; sync")?;
     first.type_line("echo 3 > /proc/sys/vm/drop_caches; sha256sum < /mnt/x; umount /mnt")?;
     first.type_line("dd if=/dev/vda of=/dev/null bs=1M iflag=direct count=8; echo all done $?")?;
-    first.console.expect("all done 0", BOOT)?;
-    first.console.expect(&expected, BOOT)?;
     first.console.expect("first-disk", BOOT)?;
+    first.console.expect(&expected, BOOT)?;
+    first.console.expect("all done 0", BOOT)?;
     // Nobody else writes to it meanwhile.
     let mut other = Vmm::start(
         &installation,
@@ -121,8 +123,8 @@ fn a_guest_keeps_files_on_its_disk() -> Outcome<()> {
     let mut second = boot(&installation, &scratch, "second", &["--disk", &read_only])?;
     second
         .type_line("mount -o ro /dev/vda /mnt; sha256sum < /mnt/x; echo > /dev/vda; echo so $?")?;
-    second.console.expect("so 1", BOOT)?;
     second.console.expect(&expected, BOOT)?;
+    second.console.expect("so 1", BOOT)?;
     power_off(&mut second)?;
 
     std::fs::remove_file(&image)?;
@@ -147,14 +149,14 @@ fn what_was_written_survives_the_primary() -> Outcome<()> {
     let mut random = Random::from_environment();
     let disk = format!("path={}", image.display());
     let moments: Vec<_> = (0..2)
-        .map(|_| random.time_below(std::time::Duration::from_millis(800)))
+        .map(|_| random.time_below(Duration::from_millis(600)))
         .collect();
     let ground = Ground::Loopback;
     let mut chain =
         Chain::boot_devices(&installation, &scratch, ground, random, &["--disk", &disk])?;
     chain.primary.console.expect("/ # ", BOOT)?;
     chain.primary.type_line("mount /dev/vda /mnt; i=0")?;
-    let step = "seq $i 2000 > /mnt/$i && sync && echo written-$i-; i=$((i + 1))";
+    let step = "seq $i 2000 > /mnt/$i && sync && echo written-$i-; i=$((i + 1)); usleep 300000";
     chain.protect()?;
     let line = format!("while [ $i -lt {FILES} ]; do {step}; done");
     chain.primary.type_line(&line)?;
@@ -177,11 +179,9 @@ fn what_was_written_survives_the_primary() -> Outcome<()> {
         .console
         .expect(&format!("written-{}-", FILES - 1), BOOT)?;
     primary.type_line("echo 3 > /proc/sys/vm/drop_caches")?;
-    primary
-        .type_line("i=0; while [ $i -lt 12 ]; do cat /mnt/$i; i=$((i + 1)); done | sha256sum")?;
-    let expected = sum_of(&format!(
-        "i=0; while [ $i -lt {FILES} ]; do seq $i 2000; i=$((i + 1)); done"
-    ))?;
+    let all = |show: &str| format!("i=0; while [ $i -lt {FILES} ]; do {show}; i=$((i + 1)); done");
+    primary.type_line(&format!("({}) | sha256sum", all("cat /mnt/$i")))?;
+    let expected = sum_of(&format!("({})", all("seq $i 2000")))?;
     primary.console.expect(&expected, BOOT)?;
     primary.type_line("umount /mnt; poweroff -f")?;
     let status = primary.ended(BOOT)?;

@@ -70,14 +70,18 @@ fn the_primary_is_killed_while_the_guest_boots() -> Outcome<()> {
     let installation = Installation::find()?;
     let scratch = Scratch::new()?;
     let mut random = Random::from_environment();
-    let moment = random.time_below(Duration::from_secs(3));
+    let moment = random.time_below(Duration::from_secs(1));
     let mut chain = Chain::boot(&installation, &scratch, Ground::Loopback, random, COUNT)?;
     chain.protect()?;
     std::thread::sleep(moment);
     chain.primary.kill()?;
+    // A fast host may have booted it by then.
+    let is_booted = chain.primary.console.text().contains("# count");
     let survivor = chain.backup.take();
     chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
-    chain.primary.console.expect("# count", BOOT)?;
+    if !is_booted {
+        chain.primary.console.expect("# count", BOOT)?;
+    }
     chain.primary.console.expect_lines(5, BOOT)?;
     chain.verify()?;
     Ok(())
