@@ -25,7 +25,7 @@ for option in level=4 inline-8bit-counters pc-table; do
     flags+=("-Cllvm-args=-sanitizer-coverage-$option")
 done
 RUSTFLAGS="${flags[*]}" CARGO_TARGET_DIR=$build \
-    cargo build --quiet --locked --release --manifest-path fuzz/Cargo.toml --target "$triple"
+    cargo build --quiet --release --manifest-path fuzz/Cargo.toml --target "$triple"
 
 status=0
 for target in "${targets[@]}"; do
