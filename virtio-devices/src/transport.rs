@@ -12,7 +12,7 @@
 //! configuration at 0x4000, notifications at 0x6000 (4 bytes a queue), MSI-X table at 0x8000,
 //! pending bits at 0x48000; 512 KiB, 64-bit.
 
-mod common;
+mod common_configuration;
 mod functions;
 
 use memory::GuestRam;
@@ -21,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_config::{VIRTIO_CONFIG_S_NEEDS_RESET, VIRTIO_F_VERSION_1};
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-pub use self::common::CommonState;
-use self::common::{Common, STATUS_DRIVER_OK};
+pub use self::common_configuration::CommonState;
+use self::common_configuration::{Common, STATUS_DRIVER_OK};
 use crate::device::{self, DeviceSpec, InvalidState, Model, ModelState, Reach};
 use crate::request::{Event, Request, Submission};
 use crate::ring::{Broken, NO_VECTOR, Ring, RingState};
@@ -259,13 +259,13 @@ impl VirtioPci {
             self.common
                 .write(offset, data, &mut self.rings, (features, vectors), env.ram);
         match written {
-            common::Written::Nothing => {}
-            common::Written::Reset => self.reset(),
-            common::Written::Started => self.with_model(env, |model, reach| {
+            common_configuration::Written::Nothing => {}
+            common_configuration::Written::Reset => self.reset(),
+            common_configuration::Written::Started => self.with_model(env, |model, reach| {
                 model.started(reach);
                 Ok(())
             }),
-            common::Written::Broken => self.broken(env),
+            common_configuration::Written::Broken => self.broken(env),
         }
     }
 
