@@ -3,8 +3,8 @@
 #
 #     scripts/soak.sh EVENT [TURNS [SEED]]
 #
-# EVENT: kill-primary, kill-backup, freeze-primary, cut-wire or mixed. 50 turns unless told
-# otherwise. The status is 0 if the guest's lines were right to the last turn.
+# EVENT: kill-primary, kill-backup, freeze-primary, freeze-backup, cut-wire or mixed. 50 turns
+# unless told otherwise. The status is 0 if the guest's lines were right to the last turn.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."

@@ -2,9 +2,9 @@
 //!
 //!     soak EVENT TURNS [SEED]
 //!
-//! EVENT is kill-primary, kill-backup, freeze-primary, cut-wire or mixed. Prints a line for every
-//! turn and a summary; the status is 0 if the guest's lines are those of an undisturbed run to the
-//! last turn.
+//! EVENT is kill-primary, kill-backup, freeze-primary, freeze-backup, cut-wire or mixed. Prints a
+//! line for every turn and a summary; the status is 0 if the guest's lines are those of an
+//! undisturbed run to the last turn.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -63,7 +63,9 @@ fn arguments() -> Outcome<Arguments> {
         _ => return Err(Failure::new("two or three arguments are needed")),
     };
     let kills = [Event::KillPrimary, Event::KillBackup, Event::FreezePrimary];
-    let all = kills.into_iter().chain([Event::CutWire]);
+    let all = kills
+        .into_iter()
+        .chain([Event::FreezeBackup, Event::CutWire]);
     let events = match event.as_str() {
         "mixed" => kills.to_vec(),
         name => all.filter(|event| event.to_string() == name).collect(),
