@@ -104,6 +104,7 @@ if [ "$(od -A n -t x1 -N 4 "$work/out/vmlinux" | tr -d ' ')" != 7f454c46 ]; then
 fi
 
 "${compile[@]}" -o "$work/out/count" "$guests/count.c" "$guests/sha256.c"
+"${compile[@]}" -o "$work/serve" "$guests/serve.c"
 
 tree=$work/tree
 mkdir -p "$tree"/{bin,dev,proc,sys,tmp,mnt,root,etc}
@@ -112,6 +113,7 @@ for applet in $("$tree/bin/busybox" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$tree/bin/$applet"
 done
 cp "$work/out/count" "$tree/bin/count"
+cp "$work/serve" "$tree/bin/serve"
 cp "$guests/load_drivers" "$tree/bin/load_drivers"
 cp "$guests/init" "$tree/init"
 
