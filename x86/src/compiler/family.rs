@@ -5,9 +5,12 @@
 //! Invariant: an instruction with a family has results and flags that every x86-64 processor agrees
 //! on, or a template that makes them ours. Everything else is left to its handler.
 
-use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
+use arch::cpuid::Features;
+use iced_x86::{Code, Instruction, Mnemonic, OpKind};
 
-use super::registers;
+use super::registers::{self, Home};
+use super::vector;
+use crate::features::offers;
 use crate::op::{ADDRESS_SLOW, Op};
 
 /// Families of templates.
@@ -33,8 +36,14 @@ pub(super) enum Family {
     Rotate,
     /// BT and relatives.
     Bit,
+    /// SHLD, SHRD by a constant.
+    DoubleShift,
     /// BSF, BSR.
     Scan,
+    /// TZCNT, LZCNT.
+    CountZeros,
+    /// ANDN, BEXTR, BLSI, BLSMSK, BLSR, BZHI.
+    LowBits,
     CompareExchange,
     Push,
     Pop,
@@ -47,7 +56,7 @@ pub(super) enum Family {
     Return,
     Jump,
     Branch,
-    /// SSE and SSE2.
+    /// SSE to AVX2.
     Vector,
 }
 
@@ -75,11 +84,11 @@ pub(super) fn has_memory(insn: &Instruction) -> bool {
     insn.op_kinds().any(|kind| kind == OpKind::Memory)
 }
 
-/// Family of an instruction in 64-bit code; `None` for the handler.
+/// Family of an instruction in 64-bit code, on a host with `features`; `None` for the handler.
 #[rustfmt::skip]
-pub(super) fn of(insn: &Instruction, op: &Op) -> Option<Family> {
+pub(super) fn of(insn: &Instruction, op: &Op, features: Features) -> Option<Family> {
     use Mnemonic as M;
-    if op.length == 0 {
+    if op.length == 0 || !offers(features, insn) {
         return None;
     }
     let family = match insn.mnemonic() {
@@ -95,6 +104,10 @@ pub(super) fn of(insn: &Instruction, op: &Op) -> Option<Family> {
         | M::Cmovo | M::Cmovno | M::Cmovb | M::Cmovae | M::Cmove | M::Cmovne | M::Cmovbe | M::Cmova
         | M::Cmovs | M::Cmovns | M::Cmovp | M::Cmovnp | M::Cmovl | M::Cmovge | M::Cmovle | M::Cmovg
         => Family::Plain,
+        M::Popcnt | M::Crc32 | M::Movbe | M::Rorx | M::Sarx | M::Shlx | M::Shrx | M::Pdep | M::Pext
+        | M::Mulx => Family::Plain,
+        M::Tzcnt | M::Lzcnt => Family::CountZeros,
+        M::Andn | M::Bextr | M::Blsi | M::Blsmsk | M::Blsr | M::Bzhi => Family::LowBits,
         M::Bswap if insn.op0_register().size() != 2 => Family::Plain,
         M::Lea if insn.op0_register().size() != 2 => Family::Lea,
         M::Cbw | M::Cwde | M::Cdqe | M::Cwd | M::Cdq | M::Cqo => return Some(Family::Widen),
@@ -120,6 +133,11 @@ pub(super) fn of(insn: &Instruction, op: &Op) -> Option<Family> {
             }
             Family::Rotate
         }
+        // Undefined flags of SHRD are made from the result, which must be at hand.
+        M::Shld | M::Shrd if width(insn) >= 4 && insn.op2_kind() == OpKind::Immediate8
+            && insn.immediate8() & 31 != 0
+            && (insn.mnemonic() == M::Shld || insn.op0_kind() == OpKind::Register)
+            => Family::DoubleShift,
         M::Bt | M::Bts | M::Btr | M::Btc
             if insn.op0_kind() == OpKind::Register || insn.op1_kind() != OpKind::Register
             => Family::Bit,
@@ -139,11 +157,11 @@ pub(super) fn of(insn: &Instruction, op: &Op) -> Option<Family> {
             => Family::Jump,
         _ if insn.is_jcc_short_or_near() && insn.op0_kind() == OpKind::NearBranch64
             => Family::Branch,
-        _ if is_vector(insn) => Family::Vector,
+        _ if vector::has_template(insn) => Family::Vector,
         _ => return None,
     };
     let slow_address = has_memory(insn) && (op.bits & ADDRESS_SLOW != 0 || !reachable(insn));
-    (!slow_address && operands_fit(insn)).then_some(family)
+    (!slow_address && operands_fit(insn) && scratch_suffices(insn)).then_some(family)
 }
 
 /// Bytes of the first operand.
@@ -183,7 +201,7 @@ fn operands_fit(insn: &Instruction) -> bool {
         && (0..insn.op_count()).all(|n| match insn.op_kind(n) {
             OpKind::Register => {
                 let register = insn.op_register(n);
-                registers::number(register).is_some() || register.is_xmm()
+                registers::number(register).is_some() || register.is_xmm() || register.is_ymm()
             }
             OpKind::Memory => !insn.memory_base().is_vector_register(),
             OpKind::NearBranch64 => true,
@@ -199,39 +217,14 @@ fn operands_fit(insn: &Instruction) -> bool {
         })
 }
 
-/// SSE and SSE2 instructions whose results have one definition: not the approximations, not those
-/// that use MMX registers.
-#[rustfmt::skip]
-fn is_vector(insn: &Instruction) -> bool {
-    use Mnemonic as M;
-    matches!(
-        insn.mnemonic(),
-        M::Movaps | M::Movapd | M::Movups | M::Movupd | M::Movdqa | M::Movdqu | M::Movss | M::Movsd
-        | M::Movlps | M::Movhps | M::Movlpd | M::Movhpd | M::Movhlps | M::Movlhps | M::Movd | M::Movq
-        | M::Movntdq | M::Movntps | M::Movntpd | M::Movmskps | M::Movmskpd | M::Pmovmskb
-        | M::Addps | M::Addpd | M::Addss | M::Addsd | M::Subps | M::Subpd | M::Subss | M::Subsd
-        | M::Mulps | M::Mulpd | M::Mulss | M::Mulsd | M::Divps | M::Divpd | M::Divss | M::Divsd
-        | M::Sqrtps | M::Sqrtpd | M::Sqrtss | M::Sqrtsd | M::Minps | M::Minpd | M::Minss | M::Minsd
-        | M::Maxps | M::Maxpd | M::Maxss | M::Maxsd | M::Andps | M::Andpd | M::Andnps | M::Andnpd
-        | M::Orps | M::Orpd | M::Xorps | M::Xorpd | M::Comiss | M::Comisd | M::Ucomiss | M::Ucomisd
-        | M::Cmpps | M::Cmppd | M::Cmpss | M::Cmpsd
-        | M::Shufps | M::Shufpd | M::Unpcklps | M::Unpcklpd | M::Unpckhps | M::Unpckhpd
-        | M::Cvtsi2ss | M::Cvtsi2sd | M::Cvttss2si | M::Cvttsd2si | M::Cvtss2si | M::Cvtsd2si
-        | M::Cvtss2sd | M::Cvtsd2ss | M::Cvtps2pd | M::Cvtpd2ps | M::Cvtdq2ps | M::Cvtps2dq
-        | M::Cvttps2dq | M::Cvtdq2pd | M::Cvtpd2dq | M::Cvttpd2dq
-        | M::Paddb | M::Paddw | M::Paddd | M::Paddq | M::Psubb | M::Psubw | M::Psubd | M::Psubq
-        | M::Paddsb | M::Paddsw | M::Paddusb | M::Paddusw | M::Psubsb | M::Psubsw | M::Psubusb
-        | M::Psubusw | M::Pcmpeqb | M::Pcmpeqw | M::Pcmpeqd | M::Pcmpgtb | M::Pcmpgtw | M::Pcmpgtd
-        | M::Pand | M::Pandn | M::Por | M::Pxor | M::Pminub | M::Pmaxub | M::Pminsw | M::Pmaxsw
-        | M::Pavgb | M::Pavgw | M::Pmullw | M::Pmulhw | M::Pmulhuw | M::Pmuludq | M::Pmaddwd
-        | M::Psadbw | M::Packsswb | M::Packssdw | M::Packuswb
-        | M::Punpcklbw | M::Punpcklwd | M::Punpckldq | M::Punpcklqdq
-        | M::Punpckhbw | M::Punpckhwd | M::Punpckhdq | M::Punpckhqdq
-        | M::Psllw | M::Pslld | M::Psllq | M::Psrlw | M::Psrld | M::Psrlq | M::Psraw | M::Psrad
-        | M::Pslldq | M::Psrldq | M::Pshufd | M::Pshufhw | M::Pshuflw | M::Pextrw | M::Pinsrw
-    ) && (0..insn.op_count()).any(|n| {
-        insn.op_kind(n) == OpKind::Register && insn.op_register(n) >= Register::XMM0
-            && insn.op_register(n) <= Register::XMM15
-    }) && insn.encoding() == iced_x86::EncodingKind::Legacy
-        && !matches!(insn.code(), Code::Pextrw_r32m16_xmm_imm8 | Code::Pextrw_r64m16_xmm_imm8)
+/// True if there is a scratch register for each operand that lives in the frame.
+fn scratch_suffices(insn: &Instruction) -> bool {
+    let in_frame = |n| {
+        let guest = registers::number(insn.op_register(n))?;
+        (registers::home(guest) == Home::Frame).then_some(guest)
+    };
+    let mut guests: Vec<u8> = (0..insn.op_count()).filter_map(in_frame).collect();
+    guests.sort_unstable();
+    guests.dedup();
+    guests.len() <= if has_memory(insn) { 1 } else { 2 }
 }

@@ -17,7 +17,7 @@
 //! | R13 R14 | scratch: a linear, then a host address; an entry of the TLB |
 //! | R15 | steps that are left, see [`Frame::budget`] |
 //! | RSP | the frame, which has the guest's R11 to R15 |
-//! | XMM0–15 | the guest's, while [`Frame::xmm_live`] |
+//! | XMM0–15, YMM0–15 | the guest's, as far as [`Frame::live`] says |
 
 #![allow(unsafe_code)]
 
@@ -45,8 +45,8 @@ pub(crate) struct Frame {
     pub(super) scratch: u64,
     /// Bases of FS and GS.
     pub(super) bases: [u64; 2],
-    /// Not zero: XMM and MXCSR are the guest's.
-    pub(super) xmm_live: u64,
+    /// A [`Live`]: which vector registers are the guest's. If not none, MXCSR is, too.
+    pub(super) live: u64,
     /// General registers, R15 first; those that the host's registers hold are stale.
     gpr: [u64; 16],
     /// The flags that are not arithmetic, at their places in RFLAGS; and CPL.
@@ -56,8 +56,8 @@ pub(crate) struct Frame {
     pub(super) spread: u64,
     /// [`leave`].
     pub(super) leave: u64,
-    /// [`load_xmm`].
-    pub(super) load_xmm: u64,
+    /// [`load_vectors`].
+    pub(super) load_vectors: u64,
     /// RAX: the guest's flags, saved.
     pub(super) flags: u64,
     /// R15. Steps at the end of the running block are `origin - budget`.
@@ -71,6 +71,19 @@ pub(crate) struct Frame {
     pub(super) cpu: *mut Cpu,
     pub(super) env: *mut Env<'static>,
     pub(super) xmm: [u128; 16],
+    /// Upper halves of YMM0–15.
+    pub(super) ymm_high: [u128; 16],
+}
+
+/// Which of the host's vector registers hold the guest's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Live {
+    /// None.
+    Nothing = 0,
+    /// XMM0–15; the upper halves of YMM are the host's.
+    Xmm = 1,
+    /// YMM0–15.
+    Ymm = 2,
 }
 
 /// Bytes that [`enter`] reserves: the frame, and what aligns it after a call and six pushes.
@@ -102,9 +115,9 @@ offsets! {
     SCRATCH: scratch;
     FS_BASE: bases;
     GS_BASE: bases + 8;
-    XMM_LIVE: xmm_live;
+    LIVE: live;
     LEAVE: leave;
-    LOAD_XMM: load_xmm;
+    LOAD_VECTORS: load_vectors;
 }
 
 impl Frame {
@@ -156,36 +169,6 @@ macro_rules! fill {
             "mov r10, [rsp + {at} + {r0} - 80]\n",
             "mov rax, [rsp + {at} + {flags}]\n",
             "mov r15, [rsp + {at} + {budget}]\n",
-        )
-    };
-}
-
-/// If XMM is the guest's, to the frame with it; MXCSR is the host's afterwards. The frame keeps
-/// `xmm_live`, for whoever wants to know that its copy is the latest.
-macro_rules! spill_xmm {
-    () => {
-        concat!(
-            "cmp qword ptr [rsp + {at} + {live}], 0\n",
-            "je 20f\n",
-            "movaps [rsp + {at} + {xmm}], xmm0\n",
-            "movaps [rsp + {at} + {xmm} + 16], xmm1\n",
-            "movaps [rsp + {at} + {xmm} + 32], xmm2\n",
-            "movaps [rsp + {at} + {xmm} + 48], xmm3\n",
-            "movaps [rsp + {at} + {xmm} + 64], xmm4\n",
-            "movaps [rsp + {at} + {xmm} + 80], xmm5\n",
-            "movaps [rsp + {at} + {xmm} + 96], xmm6\n",
-            "movaps [rsp + {at} + {xmm} + 112], xmm7\n",
-            "movaps [rsp + {at} + {xmm} + 128], xmm8\n",
-            "movaps [rsp + {at} + {xmm} + 144], xmm9\n",
-            "movaps [rsp + {at} + {xmm} + 160], xmm10\n",
-            "movaps [rsp + {at} + {xmm} + 176], xmm11\n",
-            "movaps [rsp + {at} + {xmm} + 192], xmm12\n",
-            "movaps [rsp + {at} + {xmm} + 208], xmm13\n",
-            "movaps [rsp + {at} + {xmm} + 224], xmm14\n",
-            "movaps [rsp + {at} + {xmm} + 240], xmm15\n",
-            "stmxcsr [rsp + {at} + {mxcsr}]\n",
-            "ldmxcsr [rsp + {at} + {mxcsr} + 4]\n",
-            "20:\n",
         )
     };
 }
@@ -249,8 +232,8 @@ pub(super) unsafe extern "sysv64" fn leave() {
         spill!(),
         "mov [rsp + {exit}], r14",
         "mov [rsp + {argument}], r13",
-        spill_xmm!(),
         "mov rdi, rsp",
+        "call {spill_vectors}",
         "call {end}",
         unwind!(),
         at = const 0,
@@ -260,9 +243,7 @@ pub(super) unsafe extern "sysv64" fn leave() {
         argument = const offset_of!(Frame, argument),
         flags = const offset_of!(Frame, flags),
         budget = const offset_of!(Frame, budget),
-        live = const offset_of!(Frame, xmm_live),
-        xmm = const offset_of!(Frame, xmm),
-        mxcsr = const offset_of!(Frame, mxcsr),
+        spill_vectors = sym spill_vectors,
         end = sym run::end,
     )
 }
@@ -281,14 +262,15 @@ pub(super) unsafe extern "sysv64" fn way_out() {
 }
 
 /// Compiled code calls this for an instruction without a template, or one whose template gave up:
-/// R13 names it, the flags are saved. Comes back with the flags saved and XMM not live, or leaves.
+/// R13 names it, the flags are saved. Comes back with the flags saved and no vector register live,
+/// or leaves.
 #[unsafe(naked)]
 pub(super) unsafe extern "sysv64" fn call_handler() {
     naked_asm!(
         spill!(),
-        spill_xmm!(),
-        "mov esi, r13d",
         "lea rdi, [rsp + {at}]",
+        "call {spill_vectors}",
+        "mov esi, r13d",
         "sub rsp, 8",
         "call {handler}",
         "add rsp, 8",
@@ -304,43 +286,29 @@ pub(super) unsafe extern "sysv64" fn call_handler() {
         size = const SIZE,
         flags = const offset_of!(Frame, flags),
         budget = const offset_of!(Frame, budget),
-        live = const offset_of!(Frame, xmm_live),
-        xmm = const offset_of!(Frame, xmm),
-        mxcsr = const offset_of!(Frame, mxcsr),
+        spill_vectors = sym spill_vectors,
         handler = sym run::handler,
     )
 }
 
-/// Compiled code calls this before SSE instructions if XMM is not live: R13 names the first of
-/// them, the flags are saved. Comes back with XMM live; if native SSE cannot be exact now, leaves.
+/// Compiled code calls this before vector instructions if too little is live: R13 names the first of
+/// them, R14 is the [`Live`] that it takes, the flags are saved. Comes back with that; if native
+/// instructions cannot be exact now, leaves.
 #[unsafe(naked)]
-pub(super) unsafe extern "sysv64" fn load_xmm() {
+pub(super) unsafe extern "sysv64" fn load_vectors() {
     naked_asm!(
         spill!(),
         "mov [rsp + {at} + {argument}], r13",
         "lea rdi, [rsp + {at}]",
+        "call {spill_vectors}",
+        "mov esi, r14d",
         "sub rsp, 8",
         "call {load}",
         "add rsp, 8",
         "test eax, eax",
         "jnz 30f",
-        "movaps xmm0, [rsp + {at} + {xmm}]",
-        "movaps xmm1, [rsp + {at} + {xmm} + 16]",
-        "movaps xmm2, [rsp + {at} + {xmm} + 32]",
-        "movaps xmm3, [rsp + {at} + {xmm} + 48]",
-        "movaps xmm4, [rsp + {at} + {xmm} + 64]",
-        "movaps xmm5, [rsp + {at} + {xmm} + 80]",
-        "movaps xmm6, [rsp + {at} + {xmm} + 96]",
-        "movaps xmm7, [rsp + {at} + {xmm} + 112]",
-        "movaps xmm8, [rsp + {at} + {xmm} + 128]",
-        "movaps xmm9, [rsp + {at} + {xmm} + 144]",
-        "movaps xmm10, [rsp + {at} + {xmm} + 160]",
-        "movaps xmm11, [rsp + {at} + {xmm} + 176]",
-        "movaps xmm12, [rsp + {at} + {xmm} + 192]",
-        "movaps xmm13, [rsp + {at} + {xmm} + 208]",
-        "movaps xmm14, [rsp + {at} + {xmm} + 224]",
-        "movaps xmm15, [rsp + {at} + {xmm} + 240]",
-        "ldmxcsr [rsp + {at} + {mxcsr}]",
+        "lea rdi, [rsp + {at}]",
+        "call {fill_vectors}",
         fill!(),
         "ret",
         "30:",
@@ -352,8 +320,73 @@ pub(super) unsafe extern "sysv64" fn load_xmm() {
         argument = const offset_of!(Frame, argument),
         flags = const offset_of!(Frame, flags),
         budget = const offset_of!(Frame, budget),
+        spill_vectors = sym spill_vectors,
+        fill_vectors = sym fill_vectors,
+        load = sym run::load_vectors,
+    )
+}
+
+/// A line for each vector register, whose number goes between each two of the parts.
+macro_rules! each_register {
+    ($first:literal, $($part:literal),*) => {
+        concat!(
+            each_register!(0: $first, $($part),*), each_register!(1: $first, $($part),*),
+            each_register!(2: $first, $($part),*), each_register!(3: $first, $($part),*),
+            each_register!(4: $first, $($part),*), each_register!(5: $first, $($part),*),
+            each_register!(6: $first, $($part),*), each_register!(7: $first, $($part),*),
+            each_register!(8: $first, $($part),*), each_register!(9: $first, $($part),*),
+            each_register!(10: $first, $($part),*), each_register!(11: $first, $($part),*),
+            each_register!(12: $first, $($part),*), each_register!(13: $first, $($part),*),
+            each_register!(14: $first, $($part),*), each_register!(15: $first, $($part),*),
+        )
+    };
+    ($n:literal: $first:literal, $($part:literal),*) => {
+        concat!($first, $($n, $part,)* "\n")
+    };
+}
+
+/// What is live, to the frame in RDI; MXCSR is the host's afterwards. Changes no general register.
+/// [`Frame::live`] stays, for whoever wants to know what of the frame is the latest.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn spill_vectors() {
+    naked_asm!(
+        "cmp qword ptr [rdi + {live}], {nothing}",
+        "je 20f",
+        each_register!("movaps [rdi + {xmm} + 16*", "], xmm", ""),
+        "cmp qword ptr [rdi + {live}], {ymm}",
+        "jne 10f",
+        each_register!("vextractf128 [rdi + {ymm_high} + 16*", "], ymm", ", 1"),
+        // The host's own SSE instructions are slow on some processors while these are not zero.
+        "vzeroupper",
+        "10:",
+        "stmxcsr [rdi + {mxcsr}]",
+        "ldmxcsr [rdi + {mxcsr} + 4]",
+        "20:",
+        "ret",
+        live = const offset_of!(Frame, live),
+        nothing = const Live::Nothing as u32,
+        ymm = const Live::Ymm as u32,
         xmm = const offset_of!(Frame, xmm),
+        ymm_high = const offset_of!(Frame, ymm_high),
         mxcsr = const offset_of!(Frame, mxcsr),
-        load = sym run::load_xmm,
+    )
+}
+
+/// What [`Frame::live`] says, from the frame in RDI, with the guest's MXCSR.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn fill_vectors() {
+    naked_asm!(
+        each_register!("movaps xmm", ", [rdi + {xmm} + 16*", "]"),
+        "cmp qword ptr [rdi + {live}], {ymm}",
+        "jne 10f",
+        each_register!("vinsertf128 ymm", ", ymm", ", [rdi + {ymm_high} + 16*", "], 1"),
+        "10:",
+        "ldmxcsr [rdi + {mxcsr}]",
+        "ret",
+        live = const offset_of!(Frame, live),
+        ymm = const Live::Ymm as u32,
+        xmm = const offset_of!(Frame, xmm),
+        ymm_high = const offset_of!(Frame, ymm_high),
+        mxcsr = const offset_of!(Frame, mxcsr),
     )
 }

@@ -43,7 +43,10 @@ fn general(code: Code) -> Code {
 
 /// True if operand `n` is written.
 fn writes(insn: &Instruction, n: u32) -> bool {
-    let second = matches!(insn.mnemonic(), Mnemonic::Xchg | Mnemonic::Xadd);
+    let second = matches!(
+        insn.mnemonic(),
+        Mnemonic::Xchg | Mnemonic::Xadd | Mnemonic::Mulx
+    );
     let none = matches!(
         insn.mnemonic(),
         Mnemonic::Cmp
@@ -222,7 +225,7 @@ impl Translator<'_> {
     }
 
     /// TEST of a host register with itself.
-    fn test_itself(&mut self, host: u8, size: usize) {
+    pub(super) fn test_itself(&mut self, host: u8, size: usize) {
         match size {
             1 if host < 8 => self.e.bytes(&[0x40, 0x84, 0xc0 | host << 3 | host]),
             1 => self.e.registers(false, &[0x84], host, host),

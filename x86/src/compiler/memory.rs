@@ -21,6 +21,7 @@
 //! add  r13, [r14+host]
 //! ```
 
+use arch::cpuid::Features;
 use iced_x86::{Instruction, Register};
 
 use super::emit::{Mem, cc, mem, reg};
@@ -76,14 +77,14 @@ impl Translator<'_> {
         self.look_up(size, access);
     }
 
-    /// As [`Translator::operand`], for 16 bytes at a multiple of 16.
-    pub(super) fn aligned_operand(&mut self, insn: &Instruction, access: Access) {
+    /// As [`Translator::operand`], for 16 or 32 bytes at a multiple of their number.
+    pub(super) fn aligned_operand(&mut self, insn: &Instruction, size: usize, access: Access) {
         self.linear(insn);
         let slow = self.slow();
-        // test r13b, 15
-        self.e.bytes(&[0x41, 0xf6, 0xc5, 15]);
+        // test r13b, size - 1
+        self.e.bytes(&[0x41, 0xf6, 0xc5, size as u8 - 1]);
         self.e.jcc(cc::NE, slow);
-        self.look_up(16, access);
+        self.look_up(size, access);
     }
 
     /// The memory operand's linear address to R13.
@@ -107,7 +108,7 @@ impl Translator<'_> {
     pub(super) fn look_up(&mut self, size: usize, access: Access) {
         debug_assert!(self.flags.native.is_none(), "flags are saved");
         let slow = self.slow();
-        if self.host.bmi2 {
+        if self.host.features.contains(Features::BMI2) {
             // rorx r14, r13, 10
             self.e.bytes(&[0xc4, 0x43, 0xfb, 0xf0, 0xf5, 10]);
         } else {

@@ -66,8 +66,9 @@
 //! | `translate` | the driver: order, stubs, exits |
 //! | `family` | which template an instruction gets |
 //! | `flags`, `registers`, `memory` | where the guest's state is |
-//! | `integer`, `control`, `vector` | the templates |
+//! | `integer`, `bits`, `control`, `vector` | the templates |
 //! | `emit`, `code_memory` | bytes, and where they go |
+mod bits;
 mod code_memory;
 mod control;
 mod emit;
@@ -83,7 +84,7 @@ mod vector;
 
 use std::collections::BTreeMap;
 
-use arch::cpuid::Features;
+use arch::cpuid::{Features, Profile};
 
 use self::code_memory::CodeMemory;
 pub(crate) use self::run::Leaving;
@@ -96,8 +97,8 @@ use crate::op::{CodeSize, Op};
 /// What of the host matters to templates; results do not depend on it.
 #[derive(Clone, Copy, Debug)]
 struct Host {
-    /// RORX exists.
-    bmi2: bool,
+    /// What it can execute.
+    features: Features,
     /// Not of the host: flags are kept at every start of a block, see [`Leaving::Budget`].
     exact: bool,
 }
@@ -137,7 +138,7 @@ impl Compiler {
         Some(Compiler {
             memory: CodeMemory::new(bytes)?,
             host: Host {
-                bmi2: std::arch::is_x86_feature_detected!("bmi2"),
+                features: host_features(),
                 exact,
             },
             sites: Vec::new(),
@@ -261,7 +262,7 @@ pub fn listing(bytes: &[u8], start: u16, features: Features) -> Option<Listing> 
         first_site: 0,
     };
     let host = Host {
-        bmi2: std::arch::is_x86_feature_detected!("bmi2"),
+        features: host_features(),
         exact: false,
     };
     let translation = Translator::translate(host, place, &ops, &instructions)?;
@@ -274,6 +275,24 @@ pub fn listing(bytes: &[u8], start: u16, features: Features) -> Option<Listing> 
         .collect();
     let lengths = ops.iter().map(|op| usize::from(op.length)).collect();
     Some(Listing { shares, lengths })
+}
+
+/// The features of models that this host has, as far as templates use them.
+fn host_features() -> Features {
+    macro_rules! detected {
+        ($($name:tt $feature:ident)*) => {
+            [$((std::arch::is_x86_feature_detected!($name), Features::$feature)),*]
+        };
+    }
+    // What every x86-64 processor has, and more that no template needs.
+    let base = Profile::V1.features();
+    let detected = detected!(
+        "sse3" SSE3 "ssse3" SSSE3 "sse4.1" SSE4_1 "sse4.2" SSE4_2 "popcnt" POPCNT "aes" AES
+        "pclmulqdq" PCLMULQDQ "avx" AVX "avx2" AVX2 "bmi1" BMI1 "bmi2" BMI2 "lzcnt" LZCNT
+        "movbe" MOVBE "sha" SHA
+    );
+    let has = detected.into_iter().filter(|(has, _)| *has);
+    has.fold(base, |all, (_, feature)| all.union(feature))
 }
 
 /// There is no room for more code.

@@ -8,7 +8,7 @@
 
 #![allow(unsafe_code)]
 
-use super::frame::{self, Frame};
+use super::frame::{self, Frame, Live};
 use super::translate::INDEX_BITS;
 use crate::block::BlockCache;
 use crate::core::{Core, cr0, cr4};
@@ -16,6 +16,7 @@ use crate::cpu::Cpu;
 use crate::decode::end_mark;
 use crate::env::Env;
 use crate::op::Flow;
+use crate::ops::sse::avx_enabled;
 
 /// Why compiled code left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub(crate) enum Leaving {
     Next = 2,
     /// A jump within the page has no target yet.
     Link = 3,
-    /// SSE instructions cannot run natively: they must be interpreted next.
+    /// Vector instructions cannot run natively: they must be interpreted next.
     Vector = 4,
     /// An instruction ended its block by a jump.
     Jumped = 5,
@@ -54,10 +55,10 @@ pub(super) unsafe extern "sysv64" fn begin(frame: *mut Frame) -> u64 {
     frame.spread = BlockCache::spread(frame.key);
     frame.call_handler = frame::call_handler as *const () as u64;
     frame.leave = frame::leave as *const () as u64;
-    frame.load_xmm = frame::load_xmm as *const () as u64;
+    frame.load_vectors = frame::load_vectors as *const () as u64;
     frame.budget = budget as i64;
     frame.origin = core.steps + budget;
-    frame.xmm_live = 0;
+    frame.live = Live::Nothing as u64;
     code
 }
 
@@ -106,7 +107,7 @@ pub(super) unsafe extern "sysv64" fn handler(frame: *mut Frame, at: u32) -> u32 
         core.steps += 1;
         frame.budget = frame.origin.wrapping_sub(core.steps + rest) as i64;
         registers_to_frame(core, frame);
-        frame.xmm_live = 0;
+        frame.live = Live::Nothing as u64;
         return 0;
     }
     let jumped = flow == Ok(Flow::Jump);
@@ -120,19 +121,29 @@ pub(super) unsafe extern "sysv64" fn handler(frame: *mut Frame, at: u32) -> u32 
     1
 }
 
-/// Gives the guest's XMM and MXCSR to the frame. 0 if that was possible; else compiled code leaves.
+/// Gives the guest's vector registers to the frame, as many as the [`Live`] `wanted`, and MXCSR; what
+/// is live has been spilled. 0 if that was possible; else compiled code leaves.
 ///
 /// # Safety
-/// As for [`begin`]; the frame's argument names the first SSE instruction.
-pub(super) unsafe extern "sysv64" fn load_xmm(frame: *mut Frame) -> u32 {
+/// As for [`begin`]; the frame's argument names the first instruction that wants them.
+pub(super) unsafe extern "sysv64" fn load_vectors(frame: *mut Frame, wanted: u32) -> u32 {
     // SAFETY: as for `begin`.
     let (frame, cpu) = unsafe { (&mut *frame, &mut *(*frame).cpu) };
     let core = &cpu.core;
-    let usable = core.cr0 & (cr0::EM | cr0::TS) == 0 && core.cr4 & cr4::OSFXSR != 0;
+    let wants_ymm = wanted == Live::Ymm as u32;
+    // Who finds YMM live takes XMM to be, so that all must hold for YMM.
+    let usable = core.cr0 & (cr0::EM | cr0::TS) == 0
+        && core.cr4 & cr4::OSFXSR != 0
+        && (!wants_ymm || avx_enabled(core));
     if usable && core.mxcsr & MASKS == MASKS {
-        frame.xmm = core.xmm;
-        frame.mxcsr[0] = core.mxcsr;
-        frame.xmm_live = 1;
+        if frame.live == Live::Nothing as u64 {
+            frame.xmm = core.xmm;
+            frame.mxcsr[0] = core.mxcsr;
+        }
+        if wants_ymm {
+            frame.ymm_high = core.ymm_high;
+        }
+        frame.live = u64::from(wanted);
         return 0;
     }
     let at = frame.argument as u32;
@@ -160,9 +171,12 @@ fn registers_to_core(frame: &Frame, core: &mut Core) {
     }
     core.flags.set_saved(frame.flags as u16);
     core.flags.system = frame.system;
-    if frame.xmm_live != 0 {
+    if frame.live != Live::Nothing as u64 {
         core.xmm = frame.xmm;
         core.mxcsr |= frame.mxcsr[0] & 0x3f;
+    }
+    if frame.live == Live::Ymm as u64 {
+        core.ymm_high = frame.ymm_high;
     }
 }
 

@@ -13,7 +13,7 @@ use super::Host;
 use super::emit::{Emitter, Label, cc, mem, reg};
 use super::family::{self, Family};
 use super::flags::{ALL, Effect, Fix, Place, needs, read, written};
-use super::frame;
+use super::frame::{self, Live};
 use super::run::Leaving;
 use crate::features;
 use crate::op::Op;
@@ -64,13 +64,14 @@ enum Stub {
         /// Where to go on; `None` after a branch, whose handler leaves.
         resume: Option<Label>,
         flags: Place,
-        xmm_known: bool,
+        live: Live,
     },
-    /// XMM is not live.
-    LoadXmm {
+    /// Too few vector registers are live.
+    Load {
         label: Label,
         resume: Label,
         index: usize,
+        live: Live,
     },
     /// A conditional branch is taken.
     Taken {
@@ -95,8 +96,8 @@ pub(super) struct Translator<'a> {
     /// The running instruction.
     pub(super) index: usize,
     pub(super) flags: Place,
-    /// XMM is live here.
-    pub(super) xmm_known: bool,
+    /// At least these vector registers are live here.
+    live: Live,
     /// The block, as handlers know it.
     id: u32,
     first_site: u32,
@@ -149,7 +150,7 @@ impl<'a> Translator<'a> {
         let families: Vec<_> = instructions
             .iter()
             .zip(ops)
-            .map(|(insn, op)| family::of(insn, op))
+            .map(|(insn, op)| family::of(insn, op, host.features))
             .collect();
         let mut e = Emitter::new();
         let entry = e.label();
@@ -161,7 +162,7 @@ impl<'a> Translator<'a> {
             families,
             index: 0,
             flags: Place::SAVED,
-            xmm_known: false,
+            live: Live::Nothing,
             id: place.block << INDEX_BITS,
             first_site: place.first_site,
             start: i64::from(place.start),
@@ -266,7 +267,10 @@ impl<'a> Translator<'a> {
             Some(Family::ShiftByCl) => self.shift_by_cl(&insn),
             Some(Family::Rotate) => self.rotate(&insn),
             Some(Family::Bit) => self.bit(&insn),
+            Some(Family::DoubleShift) => self.double_shift(&insn),
             Some(Family::Scan) => self.scan(&insn),
+            Some(Family::CountZeros) => self.count_zeros(&insn),
+            Some(Family::LowBits) => self.low_bits(&insn),
             Some(Family::CompareExchange) => self.compare_exchange(&insn),
             Some(Family::Push) => self.push(&insn),
             Some(Family::Pop) => self.pop(&insn),
@@ -294,7 +298,7 @@ impl<'a> Translator<'a> {
                 index: self.index,
                 resume,
                 flags: self.flags,
-                xmm_known: self.xmm_known,
+                live: self.live,
             });
         }
     }
@@ -334,28 +338,32 @@ impl<'a> Translator<'a> {
         self.expose_flags();
         self.call_handler(self.index);
         self.flags = Place::SAVED;
-        self.xmm_known = false;
+        self.live = Live::Nothing;
     }
 
-    /// Makes XMM the guest's.
-    pub(super) fn want_xmm(&mut self) {
-        if self.xmm_known {
+    /// Makes vector registers the guest's.
+    pub(super) fn want_vectors(&mut self, live: Live) {
+        if self.live >= live {
             return;
         }
         self.expose_flags();
         let (label, resume) = (self.e.label(), self.e.label());
-        // cmp qword [rsp+live], 0
-        self.e
-            .memory(true, &[0x83], 7, mem(reg::RSP, frame::XMM_LIVE));
-        self.e.bytes(&[0]);
-        self.e.jcc(cc::E, label);
+        // cmp qword [rsp+live], nothing or YMM
+        self.e.memory(true, &[0x83], 7, mem(reg::RSP, frame::LIVE));
+        let (than, condition) = match live {
+            Live::Ymm => (Live::Ymm, cc::NE),
+            _ => (Live::Nothing, cc::E),
+        };
+        self.e.bytes(&[than as u8]);
+        self.e.jcc(condition, label);
         self.e.bind(resume);
-        self.stubs.push(Stub::LoadXmm {
+        self.stubs.push(Stub::Load {
             label,
             resume,
             index: self.index,
+            live,
         });
-        self.xmm_known = true;
+        self.live = live;
     }
 
     // ---- where blocks end ------------------------------------------------------------------
@@ -469,10 +477,11 @@ impl<'a> Translator<'a> {
             .memory(false, &[0xff], 2, mem(reg::RSP, frame::CALL_HANDLER));
     }
 
-    fn load_xmm(&mut self, index: usize) {
+    fn load_vectors(&mut self, index: usize, live: Live) {
         self.e.set32(reg::R13, self.id | index as u32);
+        self.e.set32(reg::R14, live as u32);
         self.e
-            .memory(false, &[0xff], 2, mem(reg::RSP, frame::LOAD_XMM));
+            .memory(false, &[0xff], 2, mem(reg::RSP, frame::LOAD_VECTORS));
     }
 
     /// Leaves with the argument `what`.
@@ -495,7 +504,7 @@ impl<'a> Translator<'a> {
                 index,
                 resume,
                 flags,
-                xmm_known,
+                live,
             } => {
                 self.e.bind(label);
                 self.call_handler(index);
@@ -504,21 +513,22 @@ impl<'a> Translator<'a> {
                     self.e.bytes(&[0x0f, 0x0b]);
                     return;
                 };
-                if xmm_known && index + 1 < self.instructions.len() {
-                    self.load_xmm(index + 1);
+                if live != Live::Nothing && index + 1 < self.instructions.len() {
+                    self.load_vectors(index + 1, live);
                 }
                 if flags.native.is_some() {
                     self.restore_flags();
                 }
                 self.e.jmp(resume);
             }
-            Stub::LoadXmm {
+            Stub::Load {
                 label,
                 resume,
                 index,
+                live,
             } => {
                 self.e.bind(label);
-                self.load_xmm(index);
+                self.load_vectors(index, live);
                 self.e.jmp(resume);
             }
             Stub::Taken {
@@ -539,7 +549,7 @@ impl<'a> Translator<'a> {
                     index,
                     resume: None,
                     flags: Place::SAVED,
-                    xmm_known: false,
+                    live: Live::Nothing,
                 });
             }
             Stub::Unlinked { label, site } => {

@@ -4,6 +4,8 @@
 //! Memory operands go through three pointers that move each round: through plain data, over page
 //! ends into a page that is not there, and through the page of the code itself.
 
+use x86::Profile;
+
 use crate::bench::*;
 
 /// Programs that are tried.
@@ -119,7 +121,113 @@ const FORMS: &[Form] = &[
     lanes(0x2e, 0x2f), form(true, 0x2e, 0x2f), with(lanes(0x70, 0x70), &[], 1),
     Form { prefixes: &[0xf2, 0xf3], ..form(true, 0x2a, 0x2a) },
     Form { prefixes: &[0xf2, 0xf3], ..form(true, 0x2c, 0x2d) },
+    // POPCNT, TZCNT, LZCNT.
+    Form { prefixes: &[0xf3], ..form(true, 0xb8, 0xb8) },
+    Form { prefixes: &[0xf3], ..form(true, 0xbc, 0xbd) },
+    with(form(true, 0xac, 0xac), &[], 1),
 ];
+
+/// A family of VEX encodings.
+#[derive(Clone, Copy)]
+struct Vex {
+    map: u8,
+    prefix: u8,
+    first: u8,
+    last: u8,
+    /// Values of ModRM.reg; empty for a register.
+    digits: &'static [u8],
+    immediate: bool,
+    /// VEX.L may be 1: YMM registers.
+    long: bool,
+    /// General registers: VEX.W is the operands' size, else it is 0.
+    general: bool,
+    /// There is no first source: VEX.vvvv is 1111b.
+    single: bool,
+}
+
+const fn vex(map: u8, prefix: u8, first: u8, last: u8) -> Vex {
+    Vex {
+        map,
+        prefix,
+        first,
+        last,
+        digits: &[],
+        immediate: false,
+        long: true,
+        general: false,
+        single: false,
+    }
+}
+
+const fn alone(form: Vex) -> Vex {
+    Vex {
+        single: true,
+        ..form
+    }
+}
+
+const fn bits(prefix: u8, opcode: u8) -> Vex {
+    Vex {
+        general: true,
+        long: false,
+        ..vex(2, prefix, opcode, opcode)
+    }
+}
+
+#[rustfmt::skip]
+const VEX_FORMS: &[Vex] = &[
+    vex(1, 0, 0x58, 0x59), vex(1, 1, 0x5c, 0x5f), vex(1, 0, 0x54, 0x57), vex(1, 0, 0xc6, 0xc6),
+    Vex { long: false, ..vex(1, 3, 0x58, 0x59) }, Vex { long: false, ..vex(1, 2, 0x5c, 0x5f) },
+    alone(vex(1, 0, 0x10, 0x11)), alone(vex(1, 0, 0x28, 0x29)), alone(vex(1, 2, 0x6f, 0x6f)),
+    alone(vex(1, 2, 0x7f, 0x7f)), alone(vex(1, 1, 0x6f, 0x6f)), alone(vex(1, 1, 0x7f, 0x7f)),
+    vex(1, 1, 0xfc, 0xfe), vex(1, 1, 0xf8, 0xfb), vex(1, 1, 0xdb, 0xdb), vex(1, 1, 0xef, 0xef),
+    vex(1, 1, 0x74, 0x76), vex(1, 1, 0x60, 0x6d), alone(vex(1, 1, 0xd7, 0xd7)),
+    vex(2, 1, 0x00, 0x00), vex(2, 1, 0x38, 0x40), alone(vex(2, 1, 0x17, 0x17)),
+    alone(vex(2, 1, 0x58, 0x58)), alone(vex(2, 1, 0x78, 0x79)), alone(vex(2, 1, 0x30, 0x35)),
+    Vex { immediate: true, ..vex(3, 1, 0x0e, 0x0f) },
+    Vex { immediate: true, ..alone(vex(1, 1, 0x70, 0x70)) },
+    bits(0, 0xf2), bits(0, 0xf5), bits(0, 0xf7), bits(1, 0xf7), bits(2, 0xf7), bits(3, 0xf7),
+    bits(2, 0xf5), bits(3, 0xf5), bits(3, 0xf6),
+    Vex { digits: &[1, 2, 3], ..bits(0, 0xf3) },
+    Vex { map: 3, immediate: true, ..alone(bits(3, 0xf0)) },
+];
+
+/// One instruction of a VEX form, on the same registers as the others.
+fn vex_instruction(random: &mut Random, code: &mut Vec<u8>) {
+    if random.chance(5) {
+        // VZEROUPPER
+        code.extend([0xc5, 0xf8, 0x77]);
+        return;
+    }
+    let form = random.pick(VEX_FORMS);
+    let opcode = form.first + random.below(u64::from(form.last - form.first) + 1) as u8;
+    // VPMOVMSKB has no memory operand.
+    let memory = random.chance(40) && !(form.map == 1 && opcode == 0xd7);
+    let reg = match form.digits {
+        [] => random.pick(&FREE),
+        digits => random.pick(digits),
+    };
+    let rm = random.pick(if memory { &POINTERS[..] } else { &FREE[..] });
+    let other = if form.single { 0 } else { random.pick(&FREE) };
+    let wide = form.general && random.chance(50);
+    let long = form.long && random.chance(60);
+    let extension = (!reg >> 3 & 1) << 7 | 1 << 6 | (!rm >> 3 & 1) << 5;
+    code.extend([0xc4, extension | form.map]);
+    code.push(u8::from(wide) << 7 | (!other & 15) << 3 | u8::from(long) << 2 | form.prefix);
+    code.push(opcode);
+    let reg = (reg & 7) << 3;
+    if memory {
+        code.push(0x40 | reg | (rm & 7));
+        // Often aligned.
+        let shift = random.pick(&[0, 5]);
+        code.push(((random.below(128) >> shift) << shift) as u8);
+    } else {
+        code.push(0xc0 | reg | (rm & 7));
+    }
+    if form.immediate {
+        code.push(random.next() as u8);
+    }
+}
 
 /// One instruction of a form.
 fn instruction(random: &mut Random, code: &mut Vec<u8>) {
@@ -213,6 +321,7 @@ fn program(random: &mut Random) -> Vec<u8> {
                 code.extend([0x70 | random.below(16) as u8, next.len() as u8]);
                 code.extend(next);
             }
+            5..=8 => vex_instruction(random, &mut code),
             _ => instruction(random, &mut code),
         }
     }
@@ -246,7 +355,11 @@ fn engines_agree_on_random_sequences() {
             a.jne(top)?;
             a.hlt()
         });
-        bench.state.cr4 |= 1 << 9 | 1 << 10;
+        // OSFXSR, OSXMMEXCPT and OSXSAVE.
+        bench.state.cr4 |= 1 << 9 | 1 << 10 | 1 << 18;
+        // In every fourth program there is no AVX, and VEX raises #UD.
+        bench.state.profile = Profile::V3;
+        bench.state.xcr0 = if number % 4 == 3 { 3 } else { 7 };
         bench.last = 10_000;
         for register in FREE {
             bench.state.gpr[usize::from(register)] = match random.below(3) {
@@ -263,6 +376,7 @@ fn engines_agree_on_random_sequences() {
                 u128::from(random.next()) << 80 | u128::from(random.next())
             };
             bench.state.xmm[register] = value;
+            bench.state.ymm_high[register] = value.rotate_left(29);
         }
         let page = 0x4000_0000;
         bench.map(page, DATA | P | W);

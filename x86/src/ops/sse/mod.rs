@@ -60,6 +60,7 @@ mod xsave;
 
 use iced_x86::{Instruction, OpKind};
 
+pub(crate) use self::operands::avx_enabled;
 use crate::decode::operands::{immediate, number};
 use crate::op::{CodeSize, Op, Selected};
 

@@ -168,7 +168,7 @@ pub(super) fn vex_ready(core: &mut Core) -> Exec<()> {
 
 /// True if the system has enabled AVX, in a mode that has it.
 #[inline(always)]
-fn avx_enabled(core: &Core) -> bool {
+pub(crate) fn avx_enabled(core: &Core) -> bool {
     let state = XCR0_SSE | XCR0_YMM;
     core.cr4 & cr4::OSXSAVE != 0 && core.xcr0 & state == state && core.protected() && !core.v8086()
 }
