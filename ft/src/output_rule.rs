@@ -108,6 +108,12 @@ impl OutputGate {
         }
     }
 
+    /// Bytes of the first output of a lane, 0 if there is none.
+    pub fn first_bytes(&self, lane: Lane) -> usize {
+        let first = self.lanes.get(&lane).and_then(VecDeque::front);
+        first.map_or(0, |(_, output)| output.length())
+    }
+
     /// The next output of a lane, if it may leave.
     pub fn take(&mut self, lane: Lane) -> Option<(u64, Output)> {
         if !self.is_ready(lane) {

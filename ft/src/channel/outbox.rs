@@ -6,6 +6,9 @@
 //! Invariant: every byte leaves once, in the order in which it came (paper §3.2: the log buffer of
 //! the primary).
 
+/// So much room is kept when everything has left.
+const KEPT: usize = 1 << 20;
+
 /// Bytes on their way out.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -51,7 +54,7 @@ impl Outbox {
         if self.is_empty() {
             self.bytes.clear();
             // A clone may have made it large; what follows is small.
-            self.bytes.shrink_to(64 << 10);
+            self.bytes.shrink_to(KEPT);
             self.sent = 0;
         } else if self.sent > self.bytes.len() / 2 {
             self.bytes.drain(..self.sent);

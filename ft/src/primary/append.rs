@@ -99,6 +99,11 @@ impl Primary {
         output
     }
 
+    /// Bytes of the first output of a lane that waits, 0 if none does.
+    pub fn first_output_bytes(&self, lane: Lane) -> usize {
+        self.gate.first_bytes(lane)
+    }
+
     /// Whether an output that was taken, and is not emitted as a whole, may still leave now. To be
     /// asked immediately before each further part.
     pub fn may_emit(&self, now: Tick) -> bool {

@@ -11,6 +11,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -43,9 +44,17 @@ pub trait ChannelRole: Send + 'static {
     fn act(&mut self, now: u64, wishes: &mut Wishes);
 }
 
+/// A way out for outputs that may leave: taken by the thread that learnt it, at once.
+pub trait Exit: Send + Sync {
+    /// Lets out what may leave now.
+    fn let_out(&self);
+}
+
 /// What a role wants of its connection.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Wishes {
+    /// Where something may leave since the last call.
+    pub exits: Vec<Arc<dyn Exit>>,
     /// Heartbeats to send, and the peer's port for them.
     pub datagrams: Vec<(u16, Vec<u8>)>,
     /// The connection is to be closed.
@@ -57,8 +66,11 @@ pub struct Wishes {
 /// The most time between two looks at the clock.
 const TICK_MAX: Duration = Duration::from_millis(100);
 
-/// The most bytes that are read at once.
-const CHUNK: usize = 64 << 10;
+/// The most bytes that are read or written at once.
+const CHUNK: usize = 256 << 10;
+
+/// So many bytes are written while the role is locked; more are copied out of it first.
+const FEW: usize = 8 << 10;
 
 /// A role's connection, until this goes away.
 #[derive(Debug)]
@@ -89,13 +101,21 @@ impl ChannelWaker {
 /// Writes to a connection around its thread: for whoever holds the role's lock, and cannot wait until
 /// that thread has woken up.
 #[derive(Clone, Debug, Default)]
-pub struct ChannelSender(Weak<TcpStream>);
+pub struct ChannelSender {
+    stream: Weak<TcpStream>,
+    /// The thread is writing what it has borrowed.
+    borrowed: Arc<AtomicBool>,
+}
 
 impl ChannelSender {
     /// Writes what the host takes at once; an error if it takes nothing, for whatever reason. The
     /// bytes must be the next ones, which only the role's lock ensures.
     pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self.0.upgrade() {
+        // It changes under the role's lock only.
+        if self.borrowed.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        match self.stream.upgrade() {
             Some(stream) => (&*stream).write(bytes),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -114,7 +134,11 @@ impl ChannelThread {
         let event = || EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK);
         let (wake, stop) = (event()?, event()?);
         let stream = Arc::new(stream);
-        let sender = ChannelSender(Arc::downgrade(&stream));
+        let borrowed = Arc::new(AtomicBool::new(false));
+        let sender = ChannelSender {
+            stream: Arc::downgrade(&stream),
+            borrowed: Arc::clone(&borrowed),
+        };
         let mut channel = Channel {
             role,
             peer,
@@ -123,6 +147,8 @@ impl ChannelThread {
             wake: wake.try_clone()?,
             stop: stop.try_clone()?,
             is_blocked: false,
+            lent: Vec::new(),
+            borrowed,
             is_broken: false,
         };
         let thread = thread::Builder::new().name("ft-channel".to_owned());
@@ -171,6 +197,10 @@ struct Channel<R> {
     stop: EventFd,
     /// Whether the host takes no more bytes at the moment.
     is_blocked: bool,
+    /// Bytes of the role that are the next to be written, and whether there are any: until they are
+    /// written, nobody else may write.
+    lent: Vec<u8>,
+    borrowed: Arc<AtomicBool>,
     /// Whether it never will: the peer does not read any more. What it sent is still read.
     is_broken: bool,
 }
@@ -202,6 +232,10 @@ impl<R: ChannelRole> Channel<R> {
             }
             if ready.stream {
                 self.read(&mut chunk);
+                // What may leave now does so before anything else is done.
+                if self.act(clock::monotonic_ns()) {
+                    return;
+                }
             }
         }
     }
@@ -213,18 +247,21 @@ impl<R: ChannelRole> Channel<R> {
     /// Writes what the role has, until it has no more or the host takes no more.
     fn write(&mut self, now: u64) {
         self.is_blocked = false;
-        let Some(mut stream) = self.stream.as_deref().filter(|_| !self.is_broken) else {
+        let Some(stream) = self.stream.clone().filter(|_| !self.is_broken) else {
             return;
         };
-        let mut role = self.role.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let bytes = role.transmit(now);
-            if bytes.is_empty() {
-                return;
-            }
-            // The stream does not block, so the lock is held for the copy only.
-            match stream.write(bytes) {
-                Ok(length) => role.transmitted(now, length),
+            let written = if self.lent.is_empty() {
+                match self.write_or_borrow(now, &stream) {
+                    Some(written) => written,
+                    None => return,
+                }
+            } else {
+                let written = (&*stream).write(&self.lent);
+                written.map(|count| drop(self.lent.drain(..count)))
+            };
+            match written {
+                Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_blocked = true;
@@ -239,10 +276,36 @@ impl<R: ChannelRole> Channel<R> {
         }
     }
 
+    /// Writes the role's bytes if they are few, and borrows them to be written next if they are
+    /// many; `None` if there are none.
+    fn write_or_borrow(&mut self, now: u64, mut stream: &TcpStream) -> Option<io::Result<()>> {
+        let mut role = self.role.lock().unwrap_or_else(PoisonError::into_inner);
+        self.borrowed.store(false, Ordering::Relaxed);
+        let bytes = role.transmit(now);
+        if bytes.is_empty() {
+            return None;
+        }
+        if bytes.len() <= FEW {
+            // The stream does not block, so the lock is held for the copy only.
+            let written = stream.write(bytes);
+            return Some(written.map(|count| role.transmitted(now, count)));
+        }
+        // To the role they are written; the last byte is not, so that its last words are out when it
+        // is told so.
+        let count = (bytes.len() - 1).min(CHUNK);
+        self.lent.extend_from_slice(&bytes[..count]);
+        role.transmitted(now, count);
+        self.borrowed.store(true, Ordering::Relaxed);
+        Some(Ok(()))
+    }
+
     /// Lets the role act; whether the thread is to end.
     fn act(&mut self, now: u64) -> bool {
         let mut wishes = Wishes::default();
         self.lock().act(now, &mut wishes);
+        for exit in wishes.exits {
+            exit.let_out();
+        }
         if let Some(heartbeats) = &self.heartbeats {
             for (port, datagram) in wishes.datagrams {
                 heartbeats.send_to(&datagram, SocketAddr::new(self.peer.ip(), port));

@@ -22,6 +22,7 @@ pub mod memory;
 pub mod random;
 pub mod request_thread;
 pub mod signals;
+pub mod sleeper;
 pub mod tap_thread;
 pub mod tcp;
 pub mod terminal;

@@ -1,19 +1,21 @@
-//! The thread that takes frames from a TAP device for the guest.
+//! How frames come from a TAP device to the guest.
 //!
-//! Does: wait for frames, read as many as there are, and hand them on. Does not: send; that is done
-//! where frames leave the gate.
+//! Does: read as many frames as there are, and hand them on; have a thread that waits for them
+//! while whoever takes them is busy. Does not: send; that is done where frames leave the gate.
 //!
-//! Invariant: frames are handed on in their order. While too many wait for the guest, they stay
-//! with the host, whose queue drops what has no room, as on any network.
+//! Invariant: frames are handed on in their order, whichever thread reads them. While too many wait
+//! for the guest, they stay with the host, whose queue drops what has no room, as on any network.
 
 use std::io;
-use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::Duration;
 
 use net_util::Tap;
+
+use super::sleeper::Stand;
 
 /// The longest frame with its header.
 const FRAME: usize = machine::net::FRAME_MAX;
@@ -23,11 +25,89 @@ const AT_ONCE: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Who gets the frames.
-pub trait FrameReceiver: Send + 'static {
+pub trait FrameReceiver: Send + Sync + 'static {
     /// Whether it takes more; waits for that, at most for `timeout`.
-    fn has_room(&mut self, timeout: Duration) -> bool;
+    fn has_room(&self, timeout: Duration) -> bool;
     /// Takes frames.
-    fn deliver(&mut self, frames: Vec<Vec<u8>>);
+    fn deliver(&self, frames: Vec<Vec<u8>>);
+}
+
+/// Reads a device's frames, for the thread or for whoever wants them at once.
+#[derive(Debug)]
+pub struct TapReader<R> {
+    device: Mutex<Device>,
+    descriptor: RawFd,
+    receiver: R,
+}
+
+#[derive(Debug)]
+struct Device {
+    tap: Tap,
+    buffer: Vec<u8>,
+    /// It cannot be read any more.
+    is_lost: bool,
+}
+
+impl<R: FrameReceiver> TapReader<R> {
+    /// One that hands frames of `tap` to `receiver`.
+    pub fn new(tap: Tap, receiver: R) -> Self {
+        TapReader {
+            descriptor: tap.as_fd().as_raw_fd(),
+            device: Mutex::new(Device {
+                tap,
+                buffer: vec![0; FRAME],
+                is_lost: false,
+            }),
+            receiver,
+        }
+    }
+
+    /// To be waited for; valid as long as this is.
+    pub fn descriptor(&self) -> RawFd {
+        self.descriptor
+    }
+
+    /// Hands on what is there, unless another thread is doing so; false if nothing will ever come.
+    pub fn read(&self) -> bool {
+        match self.device.try_lock() {
+            Ok(device) => self.read_from(device),
+            Err(TryLockError::Poisoned(error)) => self.read_from(error.into_inner()),
+            Err(TryLockError::WouldBlock) => true,
+        }
+    }
+
+    fn read_from(&self, mut device: MutexGuard<'_, Device>) -> bool {
+        if device.is_lost {
+            return false;
+        }
+        if !self.receiver.has_room(Duration::ZERO) {
+            return true;
+        }
+        match device.read_some() {
+            // While the lock is held, so that nobody overtakes.
+            Ok(frames) if !frames.is_empty() => self.receiver.deliver(frames),
+            Ok(_) => {}
+            Err(error) => {
+                log::error!("the guest receives nothing any more: {error}");
+                device.is_lost = true;
+            }
+        }
+        !device.is_lost
+    }
+}
+
+impl Device {
+    fn read_some(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let mut frames = Vec::new();
+        let mut bytes = 0;
+        while bytes < AT_ONCE
+            && let Some(length) = self.tap.receive(&mut self.buffer)?
+        {
+            bytes += length;
+            frames.push(self.buffer[..length].to_vec());
+        }
+        Ok(frames)
+    }
 }
 
 /// The thread.
@@ -38,23 +118,19 @@ pub struct TapThread {
 }
 
 impl TapThread {
-    /// One of this name, which hands frames to `receiver`.
-    pub fn start(name: &str, mut tap: Tap, mut receiver: impl FrameReceiver) -> io::Result<Self> {
+    /// One of this name, which reads with `reader` when there is something.
+    pub fn start<R: FrameReceiver>(name: &str, reader: Arc<TapReader<R>>) -> io::Result<Self> {
         let closed = Arc::new(AtomicBool::new(false));
         let closed_too = Arc::clone(&closed);
+        let stand = Stand::new(reader.descriptor())?;
         let run = move || {
-            let mut buffer = vec![0; FRAME];
             while !closed_too.load(Ordering::SeqCst) {
-                if !receiver.has_room(PATIENCE) {
+                if !reader.receiver.has_room(PATIENCE) || !stand.wait(PATIENCE) {
                     continue;
                 }
-                match read_some(&mut tap, &mut buffer) {
-                    Ok(frames) if frames.is_empty() => wait_readable(&tap),
-                    Ok(frames) => receiver.deliver(frames),
-                    Err(error) => {
-                        log::error!("the guest receives nothing any more: {error}");
-                        return;
-                    }
+                let device = reader.device.lock();
+                if !reader.read_from(device.unwrap_or_else(PoisonError::into_inner)) {
+                    return;
                 }
             }
         };
@@ -74,28 +150,4 @@ impl Drop for TapThread {
             let _ = thread.join();
         }
     }
-}
-
-fn read_some(tap: &mut Tap, buffer: &mut [u8]) -> io::Result<Vec<Vec<u8>>> {
-    let mut frames = Vec::new();
-    let mut bytes = 0;
-    while bytes < AT_ONCE
-        && let Some(length) = tap.receive(buffer)?
-    {
-        bytes += length;
-        frames.push(buffer[..length].to_vec());
-    }
-    Ok(frames)
-}
-
-#[allow(unsafe_code)]
-fn wait_readable(tap: &Tap) {
-    use std::os::fd::AsFd;
-    let mut wait = libc::pollfd {
-        fd: tap.as_fd().as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: the pointer is that of one live pollfd. Whatever it returns, the caller reads again.
-    unsafe { libc::poll(&mut wait, 1, PATIENCE.as_millis() as libc::c_int) };
 }

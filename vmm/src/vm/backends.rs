@@ -7,6 +7,8 @@
 //! take from the gate only what may leave, and are asked no more once the role is silenced.
 
 use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,18 +19,18 @@ use machine::{DeviceSpec, Lane, Outcome, Output};
 use net_util::{MacAddress, Tap, TapError};
 
 use super::bells::Bells;
-use super::inbox::{Completion, Inbox};
+use super::inbox::{Completion, FrameSource, Inbox};
 use super::outlet::{History, Outlet};
 use super::primary_role::{SharedPrimary, lock};
 use super::reasons;
 use crate::config::{DiskConfig, NetConfig, Planned, VmConfig};
 use crate::control::VmError;
-use crate::host::card::Card;
+use crate::host::card::{Card, CardThread};
 use crate::host::clock;
 use crate::host::disk::{self, Disk};
 use crate::host::entropy::Entropy;
 use crate::host::request_thread::{RequestSource, RequestThread, Taken};
-use crate::host::tap_thread::{FrameReceiver, TapThread};
+use crate::host::tap_thread::{FrameReceiver, TapReader, TapThread};
 
 /// What the devices of a machine that is to be built have of this host: images, open and locked,
 /// and TAP devices.
@@ -158,7 +160,8 @@ pub struct Around {
 pub struct Backends {
     outlet: Outlet,
     threads: Vec<RequestThread>,
-    _receivers: Vec<TapThread>,
+    _cards: Vec<CardThread>,
+    _receivers: Vec<Receiver>,
 }
 
 impl Backends {
@@ -190,7 +193,7 @@ impl Backends {
         )
         .map_err(host("connect the serial port"))?;
         let mut opened = opened.unwrap_or_default();
-        let (mut threads, mut receivers) = (Vec::new(), Vec::new());
+        let (mut threads, mut cards, mut receivers) = (Vec::new(), Vec::new(), Vec::new());
         for device in config.devices() {
             let source = GatedRequests {
                 around: around.clone(),
@@ -215,14 +218,19 @@ impl Backends {
                     if let Some(tap) = &tap
                         && let Some(tap) = after_all(tap.try_clone())
                     {
-                        receivers.push(receiver(&device.id, tap, around, device.device)?);
+                        let receiver = Receiver::start(&device.id, tap, around, device.device);
+                        receivers.push(receiver.map_err(host("start a device's thread"))?);
                     }
                     let mut card = Card::new(tap);
                     if goes_live {
                         card.announce(mac_of(config, device.device));
                         around.inbox.announce(device.device);
                     }
-                    RequestThread::start(&device.id, bell, source, card)
+                    let card = CardThread::start(&device.id, bell, source, card)
+                        .map_err(host("start a device's thread"))?;
+                    lock(&around.role).set_exit(Lane::Device(device.device), card.exit());
+                    cards.push(card);
+                    continue;
                 }
                 Planned::Rng(config) => {
                     RequestThread::start(&device.id, bell, source, Entropy::new(&config.src))
@@ -233,6 +241,7 @@ impl Backends {
         Ok(Backends {
             outlet,
             threads,
+            _cards: cards,
             _receivers: receivers,
         })
     }
@@ -263,30 +272,63 @@ fn after_all(tap: Result<Tap, TapError>) -> Option<Tap> {
     .ok()
 }
 
-/// What a card's thread has received waits in the inbox.
+/// What a card has received waits in the inbox.
 struct Received {
     inbox: Arc<Inbox>,
     device: u8,
 }
 
 impl FrameReceiver for Received {
-    fn has_room(&mut self, timeout: Duration) -> bool {
+    fn has_room(&self, timeout: Duration) -> bool {
         self.inbox.has_frame_room(timeout)
     }
 
-    fn deliver(&mut self, frames: Vec<Vec<u8>>) {
+    fn deliver(&self, frames: Vec<Vec<u8>>) {
         self.inbox.received(self.device, frames);
     }
 }
 
-/// The thread that receives for a card.
-fn receiver(id: &str, tap: Tap, around: &Around, device: u8) -> Result<TapThread, VmError> {
-    let inbox = Arc::clone(&around.inbox);
-    let receiver = Received { inbox, device };
-    TapThread::start(&format!("{id}-rx"), tap, receiver).map_err(|source| VmError::Host {
-        what: "start a device's thread",
-        source,
-    })
+impl FrameSource for TapReader<Received> {
+    fn fetch(&self) -> bool {
+        self.read()
+    }
+
+    fn descriptor(&self) -> RawFd {
+        TapReader::descriptor(self)
+    }
+}
+
+/// How frames come in: a sleeping vCPU thread fetches them itself, for a busy one a thread does.
+struct Receiver {
+    inbox: Arc<Inbox>,
+    device: u8,
+    reader: Arc<TapReader<Received>>,
+    _thread: TapThread,
+}
+
+impl Receiver {
+    fn start(id: &str, tap: Tap, around: &Around, device: u8) -> io::Result<Self> {
+        let inbox = Arc::clone(&around.inbox);
+        let received = Received {
+            inbox: Arc::clone(&inbox),
+            device,
+        };
+        let reader = Arc::new(TapReader::new(tap, received));
+        let source: Arc<dyn FrameSource> = Arc::clone(&reader) as _;
+        inbox.watch(device, Arc::downgrade(&source))?;
+        Ok(Receiver {
+            _thread: TapThread::start(&format!("{id}-rx"), Arc::clone(&reader))?,
+            inbox,
+            device,
+            reader,
+        })
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.inbox.unwatch(self.device, &*self.reader);
+    }
 }
 
 /// A device's thread takes from here what may leave.

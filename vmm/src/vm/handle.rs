@@ -67,7 +67,8 @@ impl MachineHandle {
             })
             .transpose()?;
 
-        let (inbox, bells) = (Arc::new(Inbox::default()), Arc::new(Bells::default()));
+        let inbox = Inbox::new().map_err(host("make a place to sleep"))?;
+        let (inbox, bells) = (Arc::new(inbox), Arc::new(Bells::default()));
         let us = Incarnation(random::bytes().map_err(host("make a random id"))?);
         let around = Surroundings {
             vm,
@@ -112,7 +113,8 @@ impl MachineHandle {
     ) -> Result<Self, VmError> {
         let us = Incarnation(random::bytes().map_err(host("make a random id"))?);
         let board = Board::new(Part::Waiting, 0);
-        let parts = Parts::new(options.clone(), us, Arc::default(), events, board);
+        let inbox = Inbox::new().map_err(host("make a place to sleep"))?;
+        let parts = Parts::new(options.clone(), us, Arc::new(inbox), events, board);
         let listener = ListenerThread::start(config, Arc::clone(&parts))?;
         let vcpu = vcpu_thread::start_receiving(Arc::clone(&parts));
         Ok(MachineHandle {

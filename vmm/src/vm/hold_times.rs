@@ -3,41 +3,49 @@
 //! Does: keep the times of the last outputs, from their making to the moment when the gate let them
 //! go, and give their median and 99th percentile. Does not: hold anything back (`ft`'s gate does).
 //!
-//! Invariant: what is kept is bounded; outputs that never leave are forgotten with the oldest.
+//! Invariant: a lane's outputs leave in the order in which they were made. The times that are kept
+//! are bounded; what waits is what waits in the gate.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-/// So many times are kept, and so many outputs are waited for.
+use machine::Lane;
+
+/// So many times are kept.
 const KEPT: usize = 1024;
 
 /// The times.
 #[derive(Debug, Default)]
 pub struct HoldTimes {
-    /// Outputs that wait, by their count of bytes, with the host time of their making.
-    waiting: VecDeque<(u64, u64)>,
+    /// Of the outputs that wait, the host time of their making, if that counts.
+    waiting: BTreeMap<Lane, VecDeque<Option<u64>>>,
     /// In nanoseconds.
     times: VecDeque<u64>,
 }
 
 impl HoldTimes {
-    /// An output that ends at byte `through` was made at host time `now`.
-    pub fn made(&mut self, through: u64, now: u64) {
-        push(&mut self.waiting, (through, now));
+    /// An output of `lane` was made, at a host time that counts.
+    pub fn made(&mut self, lane: Lane, at: Option<u64>) {
+        self.waiting.entry(lane).or_default().push_back(at);
     }
 
-    /// Outputs up to byte `through` may leave at host time `now`.
-    pub fn let_go(&mut self, through: u64, now: u64) {
-        while let Some((first, made)) = self.waiting.front().copied()
-            && first <= through
-        {
-            self.waiting.pop_front();
-            push(&mut self.times, now.saturating_sub(made));
+    /// The first output of `lane` leaves at host time `now`.
+    pub fn let_go(&mut self, lane: Lane, now: u64) {
+        let waiting = self.waiting.get_mut(&lane);
+        if let Some(Some(made)) = waiting.and_then(VecDeque::pop_front) {
+            if self.times.len() == KEPT {
+                self.times.pop_front();
+            }
+            self.times.push_back(now.saturating_sub(made));
         }
     }
 
-    /// Forgets everything: the next times are those of another pairing.
+    /// Forgets all times: the next ones are those of another pairing.
     pub fn clear(&mut self) {
-        *self = HoldTimes::default();
+        self.times.clear();
+        self.waiting
+            .values_mut()
+            .flatten()
+            .for_each(|made| *made = None);
     }
 
     /// Median and 99th percentile in nanoseconds, if there are times.
@@ -49,37 +57,38 @@ impl HoldTimes {
     }
 }
 
-fn push<T>(queue: &mut VecDeque<T>, item: T) {
-    if queue.len() == KEPT {
-        queue.pop_front();
-    }
-    queue.push_back(item);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CONSOLE: Lane = Lane::Console;
+    const CARD: Lane = Lane::Device(3);
 
     #[test]
     fn the_last_times_count() {
         let mut times = HoldTimes::default();
         assert_eq!(times.percentiles(), None);
-        for through in 1..=5000 {
-            times.made(through, through * 10);
-            times.let_go(through, through * 10 + through % 100);
+        for number in 1..=5000 {
+            times.made(CONSOLE, Some(number * 10));
+            times.let_go(CONSOLE, number * 10 + number % 100);
         }
         // The last 1024, which are not quite evenly spread.
         assert_eq!(times.percentiles(), Some((51, 99)));
-        // Several leave at once.
+    }
+
+    #[test]
+    fn lanes_wait_by_themselves_and_what_does_not_count_is_passed_over() {
+        let mut times = HoldTimes::default();
+        times.made(CONSOLE, Some(0));
+        times.made(CARD, None);
+        times.made(CARD, Some(10));
+        times.let_go(CARD, 20);
+        assert_eq!(times.percentiles(), None);
+        times.let_go(CARD, 40);
+        assert_eq!(times.percentiles(), Some((30, 30)));
         times.clear();
-        times.made(1, 0);
-        times.made(2, 10);
-        times.made(3, 20);
-        times.let_go(2, 100);
-        assert_eq!(times.percentiles(), Some((100, 100)));
-        for through in 4..100_000 {
-            times.made(through, 0);
-        }
-        assert_eq!(times.waiting.len(), KEPT);
+        times.let_go(CONSOLE, 50);
+        times.let_go(CONSOLE, 60);
+        assert_eq!(times.percentiles(), None);
     }
 }

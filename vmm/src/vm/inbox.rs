@@ -8,8 +8,11 @@
 //! guest, except a typist whose guest does not read.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use ft::log::ComponentDigest;
@@ -17,6 +20,7 @@ use machine::Outcome;
 
 use super::backup_role::ReceivedClone;
 use crate::control::{Command, Ticket};
+use crate::host::sleeper::Sleeper;
 
 /// So many typed bytes may wait before the typist does.
 const TYPED_MAX: usize = 4096;
@@ -63,30 +67,86 @@ struct Contents {
     emitted: u64,
     /// Something has changed since the vCPU thread last looked.
     news: bool,
+    /// The vCPU thread sleeps, or is about to.
+    sleeps: bool,
+    /// So many others wait for room.
+    waiting: usize,
     /// Nobody looks any more.
     closed: bool,
 }
 
+/// Where frames come from: the vCPU thread fetches them itself when they wake it.
+pub trait FrameSource: Send + Sync {
+    /// Puts what there is into the inbox; false if nothing will ever come.
+    fn fetch(&self) -> bool;
+    /// What can be read when there is something.
+    fn descriptor(&self) -> RawFd;
+}
+
 /// The place where it waits.
-#[derive(Debug, Default)]
 pub struct Inbox {
     contents: Mutex<Contents>,
+    /// Somebody may find room now.
     changed: Condvar,
+    sleeper: Sleeper,
+    /// By device.
+    sources: Mutex<BTreeMap<u8, Weak<dyn FrameSource>>>,
     /// The machine's `run` returns soon after this is set.
     kick: AtomicBool,
 }
 
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let contents = &*self.lock();
+        f.debug_struct("Inbox")
+            .field("contents", contents)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Inbox {
+    /// An empty one.
+    pub fn new() -> io::Result<Self> {
+        Ok(Inbox {
+            contents: Mutex::default(),
+            changed: Condvar::new(),
+            sleeper: Sleeper::new()?,
+            sources: Mutex::default(),
+            kick: AtomicBool::new(false),
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn sources(&self) -> MutexGuard<'_, BTreeMap<u8, Weak<dyn FrameSource>>> {
+        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells the vCPU thread, wherever it is, that something has changed.
-    fn tell(&self, mut contents: MutexGuard<'_, Contents>) {
-        contents.news = true;
+    fn tell(&self, contents: MutexGuard<'_, Contents>) {
         self.kick.store(true, Ordering::Relaxed);
+        self.tell_sleeper(contents);
+    }
+
+    /// The same, but a guest that runs is not interrupted for it.
+    fn tell_sleeper(&self, mut contents: MutexGuard<'_, Contents>) {
+        contents.news = true;
+        let sleeps = std::mem::take(&mut contents.sleeps);
         drop(contents);
-        self.changed.notify_all();
+        if sleeps {
+            self.sleeper.wake();
+        }
+    }
+
+    /// There may be room: whoever waits for it looks.
+    fn tell_waiting(&self, contents: MutexGuard<'_, Contents>) {
+        let waiting = contents.waiting;
+        drop(contents);
+        if waiting > 0 {
+            self.changed.notify_all();
+        }
     }
 
     // --- For everybody else.
@@ -110,12 +170,13 @@ impl Inbox {
     /// Bytes for the serial port. Waits while too many wait; false if nobody wants any more.
     pub fn type_bytes(&self, bytes: &[u8]) -> bool {
         let mut contents = self.lock();
-        while contents.typed.len() >= TYPED_MAX && !contents.closed && !contents.mail.stop {
-            contents = self
-                .changed
-                .wait(contents)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        contents.waiting += 1;
+        let is_full = |contents: &mut Contents| {
+            contents.typed.len() >= TYPED_MAX && !contents.closed && !contents.mail.stop
+        };
+        let waited = self.changed.wait_while(contents, is_full);
+        contents = waited.unwrap_or_else(PoisonError::into_inner);
+        contents.waiting -= 1;
         if contents.closed || contents.mail.stop {
             return false;
         }
@@ -129,9 +190,7 @@ impl Inbox {
     pub fn emitted(&self, through: u64) {
         let mut contents = self.lock();
         contents.emitted = through.max(contents.emitted);
-        contents.news = true;
-        drop(contents);
-        self.changed.notify_all();
+        self.tell_sleeper(contents);
     }
 
     /// A request of a device has ended.
@@ -143,11 +202,15 @@ impl Inbox {
 
     /// Whether more frames are welcome. Waits for that, at most for `timeout`.
     pub fn has_frame_room(&self, timeout: Duration) -> bool {
-        let contents = self.lock();
         let is_full = |contents: &mut Contents| contents.frame_count >= FRAMES_MAX;
-        let waited = self.changed.wait_timeout_while(contents, timeout, is_full);
-        let (contents, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        contents.frame_count < FRAMES_MAX
+        let mut contents = self.lock();
+        if is_full(&mut contents) && !timeout.is_zero() {
+            contents.waiting += 1;
+            let waited = self.changed.wait_timeout_while(contents, timeout, is_full);
+            contents = waited.unwrap_or_else(PoisonError::into_inner).0;
+            contents.waiting -= 1;
+        }
+        !is_full(&mut contents)
     }
 
     /// Frames for a network card.
@@ -176,9 +239,7 @@ impl Inbox {
     pub fn digested(&self, id: u64, components: Vec<ComponentDigest>) {
         let mut contents = self.lock();
         contents.mail.digests.push((id, components));
-        contents.news = true;
-        drop(contents);
-        self.changed.notify_all();
+        self.tell_sleeper(contents);
     }
 
     /// The vCPU thread is to end.
@@ -186,6 +247,23 @@ impl Inbox {
         let mut contents = self.lock();
         contents.mail.stop = true;
         self.tell(contents);
+        self.tell_waiting(self.lock());
+    }
+
+    /// Frames for a card come from `source` too, for as long as that is there. Whoever else waits
+    /// for them begins to wait after this.
+    pub fn watch(&self, device: u8, source: Weak<dyn FrameSource>) -> io::Result<()> {
+        if let Some(there) = source.upgrade() {
+            self.sleeper.watch(there.descriptor(), device.into())?;
+            self.sources().insert(device, source);
+        }
+        Ok(())
+    }
+
+    /// Ends what `watch` began; `source` is still there.
+    pub fn unwatch(&self, device: u8, source: &dyn FrameSource) {
+        self.sleeper.unwatch(source.descriptor());
+        self.sources().remove(&device);
     }
 
     // --- For the vCPU thread.
@@ -230,8 +308,7 @@ impl Inbox {
         let mut contents = self.lock();
         let count = most.min(contents.typed.len());
         let bytes = contents.typed.drain(..count).collect();
-        drop(contents);
-        self.changed.notify_all();
+        self.tell_waiting(contents);
         bytes
     }
 
@@ -265,8 +342,7 @@ impl Inbox {
         let count = most.min(waiting.len());
         let frames: Vec<_> = waiting.drain(..count).collect();
         contents.frame_count -= count;
-        drop(contents);
-        self.changed.notify_all();
+        self.tell_waiting(contents);
         frames
     }
 
@@ -277,10 +353,34 @@ impl Inbox {
 
     /// Sleeps until there is something, at most for `timeout`.
     pub fn wait(&self, timeout: Duration) {
-        let contents = self.lock();
-        if !contents.news {
-            // Whoever wakes for nothing looks again.
-            drop(self.changed.wait_timeout(contents, timeout));
+        let is_full = {
+            let mut contents = self.lock();
+            if contents.news {
+                return;
+            }
+            contents.sleeps = true;
+            contents.frame_count >= FRAMES_MAX
+        };
+        // Frames for which there is no room would wake it again and again.
+        let ready = if is_full {
+            self.sleeper.sleep_deaf(timeout);
+            Vec::new()
+        } else {
+            self.sleeper.sleep(timeout)
+        };
+        self.lock().sleeps = false;
+        for number in ready {
+            self.fetch(number);
+        }
+    }
+
+    fn fetch(&self, number: u32) {
+        let device = u8::try_from(number).unwrap_or(u8::MAX);
+        let source = self.sources().get(&device).and_then(Weak::upgrade);
+        if let Some(source) = source
+            && !source.fetch()
+        {
+            self.sleeper.unwatch(source.descriptor());
         }
     }
 
@@ -289,8 +389,7 @@ impl Inbox {
         let mut contents = self.lock();
         contents.closed = true;
         let commands = std::mem::take(&mut contents.mail.commands);
-        drop(contents);
-        self.changed.notify_all();
+        self.tell_waiting(contents);
         commands
     }
 }
@@ -304,7 +403,7 @@ mod tests {
 
     #[test]
     fn what_is_put_in_is_taken_once() {
-        let inbox = Inbox::default();
+        let inbox = Inbox::new().unwrap();
         assert!(inbox.submit(Ticket(1), Command::Pause));
         assert!(inbox.submit(Ticket(2), Command::Resume));
         assert!(inbox.type_bytes(b"hello"));
@@ -328,7 +427,7 @@ mod tests {
 
     #[test]
     fn the_sleeper_is_woken() {
-        let inbox = Arc::new(Inbox::default());
+        let inbox = Arc::new(Inbox::new().unwrap());
         let too = Arc::clone(&inbox);
         let thread = thread::spawn(move || {
             let mut waits = 0;
@@ -345,7 +444,7 @@ mod tests {
 
     #[test]
     fn a_typist_waits_for_a_guest_that_does_not_read_but_not_for_ever() {
-        let inbox = Arc::new(Inbox::default());
+        let inbox = Arc::new(Inbox::new().unwrap());
         let too = Arc::clone(&inbox);
         let thread = thread::spawn(move || {
             let mut count = 0;

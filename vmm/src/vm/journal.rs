@@ -70,9 +70,13 @@ impl Journal {
 
     /// Appends an entry; its sequence number.
     pub fn append(&mut self, now: u64, at: Position, body: Body) -> Result<u64, AppendError> {
+        self.append_entry(now, at, body).map(|entry| entry.seq)
+    }
+
+    fn append_entry(&mut self, now: u64, at: Position, body: Body) -> Result<Entry, AppendError> {
         let entry = lock(&self.role).append(now, at, body)?;
         self.record(now, &entry);
-        Ok(entry.seq)
+        Ok(entry)
     }
 
     /// Appends entries for what the machine lets out at this boundary, and gives that to the gate.
@@ -81,8 +85,12 @@ impl Journal {
         if outputs.is_empty() {
             return Ok(());
         }
-        let entries = lock(&self.role).append_outputs(now, outputs)?;
-        for entry in &entries {
+        let mut exits = Vec::new();
+        let entries = lock(&self.role).append_outputs(now, outputs, &mut exits);
+        for exit in exits {
+            exit.let_out();
+        }
+        for entry in &entries? {
             self.record(now, entry);
         }
         Ok(())
@@ -95,14 +103,13 @@ impl Journal {
         machine: &mut Machine,
         input: Input,
     ) -> Result<u64, AppendError> {
-        let body = Body::Input(input);
-        let seq = self.append(now, machine.position(), body.clone())?;
-        if let Body::Input(input) = &body {
+        let entry = self.append_entry(now, machine.position(), Body::Input(input))?;
+        if let Body::Input(input) = &entry.body {
             machine.apply(input);
         }
         // A device may ask for more at once.
         self.outputs(now, machine)?;
-        Ok(seq)
+        Ok(entry.seq)
     }
 
     fn record(&mut self, now: u64, entry: &Entry) {

@@ -36,6 +36,9 @@ use crate::status::VmState;
 const MILLISECOND: u64 = 1_000_000;
 /// Counts of emitted bytes are logged this often at most (host ns).
 const EMITTED_INTERVAL: u64 = 20 * MILLISECOND;
+/// A guest that waits longer than this lets its backup come to where it waits (host ns). One that
+/// waits for an answer has it by then, and its next output tells the backup anyway.
+const GRACE: u64 = MILLISECOND / 2;
 /// Whoever sleeps looks this often anyway.
 const PATIENCE: u64 = 500 * MILLISECOND;
 /// The most bytes of frames in one entry, unless it is one frame.
@@ -98,6 +101,8 @@ pub struct Live {
     is_armed: bool,
     /// The machine stands at an idle boundary, with this deadline.
     idle: Option<Option<u64>>,
+    /// Since when (host ns).
+    idle_since: u64,
     /// Commands that are done, with the entries that must be safe before anybody is told.
     promises: VecDeque<(u64, Ticket)>,
     clone: Option<CloneSender>,
@@ -135,6 +140,7 @@ impl Live {
             state,
             is_armed: false,
             idle: None,
+            idle_since: 0,
             promises: VecDeque::new(),
             clone: None,
             emitted_at: 0,
@@ -374,11 +380,15 @@ impl Live {
 
     /// The guest waits: so does this thread, for the deadline or for something to do.
     fn rest(&mut self, now: u64, deadline: Option<u64>) -> Result<(), AppendError> {
-        self.journal.watermark(now, self.machine.position())?;
-        self.journal.flush(now);
-        // An idle jump is made on the backup when it hears of it.
-        lock(&self.role).send_now(now);
         let mut until = now + PATIENCE;
+        if now < self.idle_since + GRACE {
+            until = self.idle_since + GRACE;
+        } else {
+            self.journal.watermark(now, self.machine.position())?;
+            self.journal.flush(now);
+            // An idle jump is made on the backup when it hears of it.
+            lock(&self.role).send_now(now);
+        }
         if let Some(deadline) = deadline {
             until = until.min(self.pacer.host_time(deadline));
         }
@@ -410,7 +420,7 @@ impl Live {
             self.parts.board.recorded(bytes);
         }
         match exit {
-            Exit::Idle { deadline } => self.idle = Some(deadline),
+            Exit::Idle { deadline } => (self.idle, self.idle_since) = (Some(deadline), now),
             Exit::PoweredOff => return self.power_off(Vec::new()),
             Exit::Reset => log::info!("the guest was reset"),
             Exit::Until | Exit::Kicked | Exit::Output => {}

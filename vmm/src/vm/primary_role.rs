@@ -8,6 +8,7 @@
 //! carried out, whichever thread made the call. Questions to the arbiter are asked on its own
 //! thread, and their answers come back through the lock (paper §2.3).
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use ft::Settings;
@@ -23,7 +24,7 @@ use super::hold_times::HoldTimes;
 use super::inbox::Inbox;
 use super::reasons;
 use crate::host::arbiter_thread::ArbiterThread;
-use crate::host::channel_thread::{ChannelRole, ChannelSender, ChannelWaker, Wishes};
+use crate::host::channel_thread::{ChannelRole, ChannelSender, ChannelWaker, Exit, Wishes};
 use crate::host::clock;
 use crate::host::console_sink::ConsoleSource;
 use crate::status::{FtInfo, FtRole, FtState, HoldTime};
@@ -36,6 +37,10 @@ pub enum Over {
     /// The VM has ended.
     Ended,
 }
+
+/// A lane's first output of at most this many bytes is let out by the thread that learns that it may
+/// leave. More is worth another processor.
+const SMALL: usize = 4096;
 
 /// The role, shared.
 pub type SharedPrimary = Arc<Mutex<PrimaryRole>>;
@@ -66,6 +71,11 @@ pub struct PrimaryRole {
     arbiter: Option<ArbiterThread>,
     waker: Option<ChannelWaker>,
     sender: ChannelSender,
+    /// The ways out that need no other thread.
+    exits: BTreeMap<Lane, Weak<dyn Exit>>,
+    /// Whoever has the lock goes to `leaving` when it has let go of it.
+    lets_out: bool,
+    leaving: Vec<Arc<dyn Exit>>,
     datagrams: Vec<Vec<u8>>,
     close: bool,
     clone_wanted: bool,
@@ -97,6 +107,9 @@ impl PrimaryRole {
                 arbiter: None,
                 waker: None,
                 sender: ChannelSender::default(),
+                exits: BTreeMap::new(),
+                lets_out: false,
+                leaving: Vec::new(),
                 log_bytes: 0,
                 hold_times: HoldTimes::default(),
                 datagrams: Vec::new(),
@@ -136,30 +149,40 @@ impl PrimaryRole {
         entry
     }
 
-    /// Appends the entries of outputs, and holds the outputs back until they may leave.
+    /// Appends the entries of outputs, and holds the outputs back until they may leave. What may do
+    /// so at once is for the caller to let out, when it has let go of the lock.
     pub fn append_outputs(
         &mut self,
         now: u64,
         outputs: Vec<Output>,
+        exits: &mut Vec<Arc<dyn Exit>>,
     ) -> Result<Vec<Entry>, AppendError> {
         let due = self.primary.deadline();
         let is_protected = self.is_protected();
         let outputs = outputs.into_iter();
         let entries = outputs
             .map(|output| {
-                if let Output::Console { through, .. } = output
-                    && is_protected
-                {
-                    self.hold_times.made(through, now);
+                let lane = output.lane();
+                let entry = self.primary.append_held_output(now, output);
+                if entry.is_ok() {
+                    self.hold_times.made(lane, is_protected.then_some(now));
                 }
-                self.primary.append_held_output(now, output)
+                entry
             })
             .collect();
+        self.lets_out = true;
         self.primary.flush();
         // The outputs wait for the answer: no other thread is woken to send this.
         self.send(now);
         self.after_append(now, due);
+        self.lets_out = false;
+        exits.append(&mut self.leaving);
         entries
+    }
+
+    /// Outputs of `lane` may leave by `exit`, for as long as that is there.
+    pub fn set_exit(&mut self, lane: Lane, exit: &Arc<dyn Exit>) {
+        self.exits.insert(lane, Arc::downgrade(exit));
     }
 
     /// The next output of a lane, if it may leave now.
@@ -168,8 +191,8 @@ impl PrimaryRole {
             return None;
         }
         let output = self.primary.take_output(now, lane);
-        if let Some(Output::Console { through, .. }) = output {
-            self.hold_times.let_go(through, now);
+        if output.is_some() {
+            self.hold_times.let_go(lane, now);
         }
         // It may have asked for a sign of life of the backup.
         if self.primary.wants_to_write(now) {
@@ -217,6 +240,7 @@ impl PrimaryRole {
 
     /// Takes over an output that was made and not emitted before this side went live.
     pub fn resume_output(&mut self, now: u64, output: Output) {
+        self.hold_times.made(output.lane(), None);
         self.primary.resume_output(now, output);
         self.dispatch();
     }
@@ -484,7 +508,7 @@ impl PrimaryRole {
                 Command::StallVcpu | Command::RunVcpu | Command::BackupReady => {
                     self.around.inbox.ring();
                 }
-                Command::OutputsReady(lane) => self.around.bells.ring(lane),
+                Command::OutputsReady(lane) => self.outputs_ready(lane),
                 Command::Heartbeat(datagram) => self.datagrams.push(datagram.to_vec()),
                 Command::BeginGeneration(members) => self.begin_generation(members),
                 Command::StartClone => {
@@ -512,6 +536,15 @@ impl PrimaryRole {
                     self.around.bells.ring_all();
                 }
             }
+        }
+    }
+
+    fn outputs_ready(&mut self, lane: Lane) {
+        let is_small = self.primary.first_output_bytes(lane) <= SMALL;
+        let exit = self.exits.get(&lane).filter(|_| self.lets_out && is_small);
+        match exit.and_then(Weak::upgrade) {
+            Some(exit) => self.leaving.push(exit),
+            None => self.around.bells.ring(lane),
         }
     }
 
@@ -577,7 +610,10 @@ impl ChannelRole for PrimaryRole {
         if self.awaited {
             self.around.inbox.ring();
         }
+        // The thread of the channel does what `act` tells it next.
+        self.lets_out = true;
         self.dispatch();
+        self.lets_out = false;
     }
 
     fn on_datagram(&mut self, now: u64, datagram: &[u8]) {
@@ -615,6 +651,7 @@ impl ChannelRole for PrimaryRole {
     }
 
     fn act(&mut self, _now: u64, wishes: &mut Wishes) {
+        wishes.exits.append(&mut self.leaving);
         let port = self.primary.peer().map_or(0, |peer| peer.heartbeat_port);
         for datagram in self.datagrams.drain(..) {
             if port != 0 {

@@ -27,7 +27,7 @@ use super::parts::Parts;
 use super::primary_role::{PrimaryRole, Surroundings, lock};
 use super::{backup_role, reasons};
 use crate::control::{Command, Event, Stop, VmError};
-use crate::host::clock;
+use crate::host::{clock, sleeper};
 use crate::status::VmState;
 
 /// Whoever waits looks this often anyway.
@@ -57,6 +57,11 @@ pub fn start_receiving(parts: Arc<Parts>) -> io::Result<thread::JoinHandle<()>> 
 }
 
 fn spawn(run: impl FnOnce() + Send + 'static) -> io::Result<thread::JoinHandle<()>> {
+    let run = || {
+        // The guest's timers are due when they are due.
+        sleeper::wake_on_time();
+        run();
+    };
     thread::Builder::new().name("vcpu0".to_owned()).spawn(run)
 }
 
