@@ -100,6 +100,54 @@ pub struct HoldTime {
     pub p99: f64,
 }
 
+/// The parts of a failover, in milliseconds, one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FailoverTimes {
+    /// From the primary's last word until it was known to be lost.
+    pub detection: f64,
+    /// Until everything it had sent was executed.
+    pub drain: f64,
+    /// Until the arbiter had answered.
+    pub claim: f64,
+    /// Until the devices were open, what was pending on its way, and the network cards announced.
+    pub start: f64,
+}
+
+impl FailoverTimes {
+    /// From the moments at which each part ended, the first being that of the primary's last word
+    /// (host ns).
+    pub fn between(moments: [u64; 5]) -> Self {
+        let part = |index: usize| moments[index + 1].saturating_sub(moments[index]) as f64 / 1e6;
+        FailoverTimes {
+            detection: part(0),
+            drain: part(1),
+            claim: part(2),
+            start: part(3),
+        }
+    }
+
+    /// All but detection, in whole milliseconds.
+    pub fn takeover_ms(self) -> u64 {
+        (self.drain + self.claim + self.start) as u64
+    }
+}
+
+impl fmt::Display for FailoverTimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let FailoverTimes {
+            detection,
+            drain,
+            claim,
+            start,
+        } = self;
+        write!(
+            f,
+            "{detection:.1} ms to detect the loss, {drain:.1} ms to drain the log, {claim:.1} ms \
+             for the flag, {start:.1} ms to go live"
+        )
+    }
+}
+
 /// The answer to `vm.ft-info`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FtInfo {
@@ -133,6 +181,9 @@ pub struct FtInfo {
     /// How long after it knew that the primary was lost this side went live, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub takeover_ms: Option<u64>,
+    /// The parts of the failover by which this side went live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_ms: Option<FailoverTimes>,
     /// Why protection ended or could not begin, the outermost reason first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_error: Vec<String>,

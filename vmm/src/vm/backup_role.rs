@@ -53,8 +53,8 @@ pub struct Promotion {
     pub next_seq: u64,
     /// Where the machine stands.
     pub position: Position,
-    /// Host time at which the primary's loss was known.
-    pub lost_at: u64,
+    /// Host times: the primary's last word, its loss was known, the flag was asked, it answered.
+    pub moments: [u64; 4],
 }
 
 /// A clone for the vCPU thread.
@@ -96,7 +96,9 @@ pub struct BackupRole {
     members: Option<Option<Members>>,
     over: Option<Over>,
     unreachable: bool,
+    heard_at: u64,
     lost_at: u64,
+    asked_at: Option<u64>,
     last_error: Vec<String>,
 }
 
@@ -125,7 +127,9 @@ impl BackupRole {
                 members: None,
                 over: None,
                 unreachable: false,
+                heard_at: 0,
                 lost_at: 0,
+                asked_at: None,
                 last_error: Vec::new(),
             })
         })
@@ -302,7 +306,10 @@ impl BackupRole {
                 Command::Decide {
                     generation,
                     decision,
-                } => self.decide(generation, decision),
+                } => {
+                    self.asked_at.get_or_insert_with(clock::monotonic_ns);
+                    self.decide(generation, decision);
+                }
                 Command::GoLive {
                     generation,
                     next_seq,
@@ -437,12 +444,14 @@ impl BackupRole {
         let Some(primary) = self.backup.peer() else {
             return;
         };
+        let now = clock::monotonic_ns();
+        let asked_at = self.asked_at.unwrap_or(now);
         self.over = Some(Over::Live(Promotion {
             vm: primary.vm,
             generation,
             next_seq,
             position,
-            lost_at: self.lost_at,
+            moments: [self.heard_at, self.lost_at, asked_at, now],
         }));
         self.wake_channel();
     }
@@ -472,11 +481,13 @@ impl ChannelRole for BackupRole {
     }
 
     fn on_bytes(&mut self, now: u64, bytes: &[u8]) {
+        self.heard_at = now;
         self.backup.on_bytes(now, bytes);
         self.dispatch();
     }
 
     fn on_datagram(&mut self, now: u64, datagram: &[u8]) {
+        self.heard_at = now;
         self.backup.on_datagram(now, datagram);
     }
 

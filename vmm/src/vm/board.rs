@@ -13,7 +13,7 @@ use machine::Position;
 use super::backup_role::{self, SharedBackup};
 use super::primary_role::{self, SharedPrimary};
 use crate::host::clock;
-use crate::status::{FtInfo, FtRole, FtState, VmState, VmStatus};
+use crate::status::{FailoverTimes, FtInfo, FtRole, FtState, VmState, VmStatus};
 
 /// Which part this side plays.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ struct Shown {
     state: VmState,
     memory: u64,
     part: Part,
-    takeover_ms: Option<u64>,
+    failover: Option<FailoverTimes>,
     peer: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Board {
                 state: VmState::Created,
                 memory,
                 part,
-                takeover_ms: None,
+                failover: None,
                 peer: None,
             }),
             position: AtomicU64::new(0),
@@ -91,9 +91,9 @@ impl Board {
         self.lock().memory = bytes;
     }
 
-    /// It went live so long after it knew that the primary was lost.
-    pub fn took_over(&self, nanoseconds: u64) {
-        self.lock().takeover_ms = Some(nanoseconds / 1_000_000);
+    /// It has gone live, by a failover of these parts.
+    pub fn took_over(&self, times: FailoverTimes) {
+        self.lock().failover = Some(times);
     }
 
     /// The machine is there.
@@ -120,7 +120,8 @@ impl Board {
                 state: shown.state,
                 memory_actual_size: shown.memory,
                 ft: FtInfo {
-                    takeover_ms: shown.takeover_ms,
+                    takeover_ms: shown.failover.map(FailoverTimes::takeover_ms),
+                    failover_ms: shown.failover,
                     peer: shown.peer.clone(),
                     ..FtInfo::default()
                 },

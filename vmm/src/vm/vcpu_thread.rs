@@ -28,7 +28,7 @@ use super::primary_role::{PrimaryRole, Surroundings, lock};
 use super::{backup_role, reasons};
 use crate::control::{Command, Event, Stop, VmError};
 use crate::host::{clock, sleeper};
-use crate::status::VmState;
+use crate::status::{FailoverTimes, VmState};
 
 /// Whoever waits looks this often anyway.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -258,10 +258,12 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
         Ok(backends) => backends,
         Err(error) => return End::Stop(Stop::Failed(error)),
     };
-    parts.board.took_over(now.saturating_sub(promotion.lost_at));
+    let [heard, lost, asked, won] = promotion.moments;
+    let times = FailoverTimes::between([heard, lost, asked, won, clock::monotonic_ns()]);
+    parts.board.took_over(times);
     parts.board.set_part(Part::Primary(Arc::clone(&role)), None);
     log::warn!(
-        "live since generation {} was won, at position {}",
+        "live since generation {} was won, at position {}: {times}",
         promotion.generation,
         promotion.position
     );
