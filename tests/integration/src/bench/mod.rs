@@ -7,6 +7,7 @@
 //! a ratio is made of runs of the same round, so that what slows the host slows both.
 
 pub mod engine;
+pub mod net;
 pub mod report;
 pub mod run;
 pub mod statistics;

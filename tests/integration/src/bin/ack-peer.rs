@@ -8,18 +8,18 @@
 //! other; prints `listening` when it can be connected to.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ft::channel::{Ack, Hello, Message, Role};
+use ft::channel::{Ack, Heartbeat, Hello, Message, Role};
 use ft::frame::FrameReader;
 use ft::identity::Incarnation;
 use ft::log::BatchReader;
 use integration::failure::While;
 use integration::{Failure, Outcome};
 
-/// An idle primary hears this often that somebody is there.
+/// The primary hears this often that somebody is there.
 const SIGN_OF_LIFE: Duration = Duration::from_millis(20);
 /// The most bytes that are read at once.
 const CHUNK: usize = 256 << 10;
@@ -58,6 +58,9 @@ struct Peer {
     log: Option<BatchReader>,
     echo: u64,
     ack_due: bool,
+    /// The last heartbeat, when it was sent, and where to; from the introduction on.
+    heartbeat: Option<(Heartbeat, Instant, SocketAddr)>,
+    datagrams: UdpSocket,
 }
 
 impl Peer {
@@ -70,18 +73,18 @@ impl Peer {
             log: None,
             echo: 0,
             ack_due: false,
+            heartbeat: None,
+            datagrams: UdpSocket::bind("0.0.0.0:0")?,
         };
         let mut frames = FrameReader::new();
         let mut chunk = vec![0; CHUNK];
         loop {
+            peer.beat();
             match peer.stream.read(&mut chunk) {
                 Ok(0) => return Err(Failure::new("the primary has hung up")),
                 Ok(length) => frames.feed(&chunk[..length]),
                 Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
-                    peer.ack_due = true;
-                }
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => return Err(error).during("reading"),
             }
             while let Some(frame) = frames.next_frame().during("the primary's frames")? {
@@ -95,12 +98,20 @@ impl Peer {
     fn on_message(&mut self, message: Message<'_>) -> Outcome<()> {
         match message {
             Message::Hello(hello) => {
+                let to = (self.stream.peer_addr()?.ip(), hello.heartbeat_port);
                 let answer = Hello {
                     incarnation: Incarnation(*b"acknowledge only"),
                     role: Role::Backup,
                     heartbeat_port: 0,
                     ..hello
                 };
+                let beat = Heartbeat {
+                    vm: answer.vm,
+                    generation: answer.generation,
+                    incarnation: answer.incarnation,
+                    counter: 0,
+                };
+                self.heartbeat = Some((beat, Instant::now(), to.into()));
                 self.send(&Message::HelloAck(answer))?;
             }
             Message::CloneEnd(end) => {
@@ -125,6 +136,17 @@ impl Peer {
             _ => {}
         }
         Ok(())
+    }
+
+    fn beat(&mut self) {
+        if let Some((beat, last, to)) = &mut self.heartbeat
+            && last.elapsed() >= SIGN_OF_LIFE
+        {
+            beat.counter += 1;
+            *last = Instant::now();
+            // A network that is down loses it.
+            let _ = self.datagrams.send_to(&beat.encode(), *to);
+        }
     }
 
     /// Everything received counts as executed.
