@@ -4,7 +4,8 @@
 #   bzImage             the amd64 cloud kernel as Debian ships it
 #   vmlinux             the ELF file inside it, with its PVH entry
 #   initramfs.cpio.gz   busybox, the drivers of virtio devices, our guest programs, our init
-#   count               the guest program, to be run on the host for comparison
+#   count               a guest program, to be run on the host for comparison
+#   serve               a guest program, to be put on other guests' disks
 #   manifest            what it was made of
 #
 # The same inputs give the same bytes. Packages are kept in build/packages/ and used again;
@@ -104,7 +105,7 @@ if [ "$(od -A n -t x1 -N 4 "$work/out/vmlinux" | tr -d ' ')" != 7f454c46 ]; then
 fi
 
 "${compile[@]}" -o "$work/out/count" "$guests/count.c" "$guests/sha256.c"
-"${compile[@]}" -o "$work/serve" "$guests/serve.c"
+"${compile[@]}" -o "$work/out/serve" "$guests/serve.c"
 
 tree=$work/tree
 mkdir -p "$tree"/{bin,dev,proc,sys,tmp,mnt,root,etc}
@@ -113,7 +114,7 @@ for applet in $("$tree/bin/busybox" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$tree/bin/$applet"
 done
 cp "$work/out/count" "$tree/bin/count"
-cp "$work/serve" "$tree/bin/serve"
+cp "$work/out/serve" "$tree/bin/serve"
 cp "$guests/load_drivers" "$tree/bin/load_drivers"
 cp "$guests/init" "$tree/init"
 
@@ -135,4 +136,4 @@ mv "$work/manifest" "$work/out/manifest"
 rm -rf "$out"
 mv "$work/out" "$out"
 echo "guest-image: made of $(cd "$packages" && echo ./*.deb)"
-(cd "$out" && ls -l bzImage vmlinux initramfs.cpio.gz count)
+(cd "$out" && ls -l bzImage vmlinux initramfs.cpio.gz count serve)

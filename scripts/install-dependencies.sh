@@ -17,6 +17,8 @@ wanted=(
     mount:mount
     pgrep:procps
     redis-server:redis-server
+    dropbear:dropbear-bin
+    ssh:openssh-client
     pg_ctlcluster:postgresql
     shellcheck:shellcheck
 )

@@ -41,7 +41,7 @@ stage_format() {
 }
 
 stage_shell() {
-    shellcheck scripts/*.sh .ci/run tests/guests/{init,load_drivers,workloads/cpu-bench}
+    shellcheck scripts/*.sh .ci/run tests/guests/{init,load_drivers,services,workloads/cpu-bench}
 }
 
 stage_clippy() {
@@ -54,6 +54,7 @@ stage_build() {
 
 stage_guest() {
     scripts/guest-image.sh
+    scripts/guest-services.sh
 }
 
 # tests FILTER-FOR-NEXTEST CARGO-TEST-ARGUMENTS...

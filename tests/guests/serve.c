@@ -7,10 +7,11 @@
 //
 //     E  every message is sent back, until the client closes
 //     R  `count` bytes are received, then one byte is sent
-//     S  `count` bytes are sent
+//     S  `count` bytes are sent; if the length is not 0, in parts of 16 KiB with a pause of so many
+//        microseconds after each, and the word at offset o is o / 8 times 0x9e3779b97f4a7c15
 //     C  `count` steps of a random number generator are computed, then its 8 bytes are sent
 //
-// Each connection has a process of its own.
+// Each connection has a process of its own. Datagrams to the same port are sent back.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
@@ -22,6 +23,8 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define PART ((size_t)1 << 14)
 
 static char buffer[1 << 18];
 
@@ -83,6 +86,17 @@ static void serve(int connection)
         send_all(connection, "!", 1);
         break;
     case 'S':
+        for (uint64_t word = 0; length > 0 && count > 0;) {
+            size_t part = count < PART ? count : PART;
+            for (size_t at = 0; at < part; at += 8, word++) {
+                uint64_t value = word * 0x9e3779b97f4a7c15u;
+                memcpy(buffer + at, &value, sizeof value);
+            }
+            if (!send_all(connection, buffer, part))
+                return;
+            count -= part;
+            usleep((useconds_t)length);
+        }
         while (count > 0) {
             size_t part = count < sizeof buffer ? count : sizeof buffer;
             if (!send_all(connection, buffer, part))
@@ -100,6 +114,22 @@ static void serve(int connection)
         send_all(connection, (const char *)&x, sizeof x);
         break;
     }
+    }
+}
+
+static void echo_datagrams(const struct sockaddr_in *address)
+{
+    int socket_ = socket(AF_INET, SOCK_DGRAM, 0);
+
+    if (socket_ < 0 || bind(socket_, (const struct sockaddr *)address, sizeof *address) != 0)
+        fail("datagrams");
+    for (;;) {
+        struct sockaddr_in from;
+        socklen_t length = sizeof from;
+        ssize_t count =
+            recvfrom(socket_, buffer, sizeof buffer, 0, (struct sockaddr *)&from, &length);
+        if (count >= 0)
+            sendto(socket_, buffer, (size_t)count, 0, (struct sockaddr *)&from, length);
     }
 }
 
@@ -123,6 +153,8 @@ int main(int argc, char **argv)
         fail("bind");
     if (listen(listener, 64) != 0)
         fail("listen");
+    if (fork() == 0)
+        echo_datagrams(&address);
     printf("serving\n");
     fflush(stdout);
     for (;;) {

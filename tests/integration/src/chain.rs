@@ -96,6 +96,8 @@ pub struct Chain<'a> {
     ground: Ground,
     random: Random,
     count: Count,
+    /// Milliseconds of silence after which a peer is lost; the default if none.
+    pub detection_timeout: Option<u64>,
     /// How many lines are in the bytes of an undisturbed run, and these.
     expected: RefCell<(u64, Vec<u8>)>,
     /// What earlier hosts showed, in order.
@@ -145,12 +147,24 @@ impl<'a> Chain<'a> {
         random: Random,
         devices: &[&str],
     ) -> Outcome<Self> {
+        Chain::boot_with(installation, scratch, ground, random, ("", devices))
+    }
+
+    /// Like [`Chain::boot_devices`], with these words on the kernel's command line.
+    pub fn boot_with(
+        installation: &'a Installation,
+        scratch: &'a Scratch,
+        ground: Ground,
+        random: Random,
+        (parameter, devices): (&str, &[&str]),
+    ) -> Outcome<Self> {
         let count = Count {
             rounds: 0,
             pause_ms: 0,
             mib: 1,
         };
-        Chain::start(installation, scratch, ground, random, (count, ""), devices)
+        let count = (count, parameter);
+        Chain::start(installation, scratch, ground, random, count, devices)
     }
 
     fn start(
@@ -193,6 +207,7 @@ impl<'a> Chain<'a> {
             ground,
             random,
             count,
+            detection_timeout: None,
             expected: RefCell::default(),
             earlier: Vec::new(),
             primary,
@@ -236,7 +251,9 @@ impl<'a> Chain<'a> {
         )?;
         backup.ready()?;
         let (address, insecure) = address(&place, port);
-        backup.remote(&["ft-receive", "--listen", &address, "--insecure", insecure])?;
+        let options = ["ft-receive", "--listen", &address, "--insecure", insecure];
+        let timeout = self.detection_timeout.map(|timeout| timeout.to_string());
+        backup.remote(&[&options, &*timeout_options(timeout.as_deref())].concat())?;
         self.enable(backup, port)
     }
 
@@ -249,7 +266,8 @@ impl<'a> Chain<'a> {
     fn enable(&mut self, backup: Vmm, port: u16) -> Outcome<()> {
         let lease = format!("file:{}", self.scratch.join("flag").display());
         let (address, insecure) = address(backup.place(), port);
-        self.primary.remote(&[
+        let timeout = self.detection_timeout.map(|timeout| timeout.to_string());
+        let options = [
             "ft-enable",
             "--peer",
             &address,
@@ -257,7 +275,9 @@ impl<'a> Chain<'a> {
             &lease,
             "--insecure",
             insecure,
-        ])?;
+        ];
+        self.primary
+            .remote(&[&options, &*timeout_options(timeout.as_deref())].concat())?;
         self.backup = Some(backup);
         Ok(())
     }
@@ -449,6 +469,10 @@ impl<'a> Chain<'a> {
             .map_err(|failure| failure.during(self.primary.name()))?;
         Ok((before, piece))
     }
+}
+
+fn timeout_options(timeout: Option<&str>) -> Vec<&str> {
+    timeout.map_or(Vec::new(), |timeout| vec!["--detection-timeout", timeout])
 }
 
 /// How `ft-receive` and `ft-enable` name an address, and what else they want for it.

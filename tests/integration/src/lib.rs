@@ -21,6 +21,7 @@ pub mod namespaces;
 pub mod process;
 pub mod scratch;
 pub mod seed;
+pub mod site;
 pub mod skips;
 pub mod stitch;
 

@@ -13,3 +13,4 @@ mod pair;
 mod peers;
 mod refusals;
 mod replay;
+mod survivors;
