@@ -33,7 +33,7 @@ pub fn ssh(key: &Path, host: &str, command: &str) -> Command {
         "LogLevel=ERROR",
         "StrictHostKeyChecking=no",
         "UserKnownHostsFile=/dev/null",
-        "ConnectTimeout=10",
+        "ConnectTimeout=60",
     ] {
         ssh.args(["-o", option]);
     }
