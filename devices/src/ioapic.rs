@@ -5,8 +5,8 @@
 //! Does not: deliver. The messages it returns go to the local APIC at once, in order.
 //!
 //! Invariant: a level-triggered pin has at most one message on its way: remote IRR is set from the
-//! message until the EOI of its vector, and a pin that is still asserted then sends again. Edges
-//! on a masked pin are lost, as on the hardware.
+//! message until the EOI of its vector, and a pin that is still asserted then sends again. What the
+//! local APIC refuses is not on its way. Edges on a masked pin are lost, as on the hardware.
 
 use serde::{Deserialize, Serialize};
 
@@ -184,6 +184,24 @@ impl Ioapic {
             }
         }
         messages
+    }
+
+    /// No local APIC took `message`, so none will end it: the pins that it is of have nothing under
+    /// way.
+    pub fn refused(&mut self, message: &Message) {
+        for entry in &mut self.entries {
+            if *entry as u8 == message.vector {
+                *entry &= !ENTRY_REMOTE_IRR;
+            }
+        }
+    }
+
+    /// Messages of levels that are asserted and have none under way: those that were refused.
+    pub fn retry(&mut self) -> Vec<Message> {
+        if self.lines == 0 {
+            return Vec::new();
+        }
+        (0..PINS).filter_map(|pin| self.send_level(pin)).collect()
     }
 
     /// The message of a level-triggered pin, if it has to send one.
@@ -366,6 +384,19 @@ mod tests {
         assert_eq!(read(&mut ioapic, 0x1A), 0x1_0032);
         write(&mut ioapic, 0x1A, 0x1_8032);
         assert_eq!(read(&mut ioapic, 0x1A), 0x1_8032);
+    }
+
+    #[test]
+    fn a_level_that_was_refused_is_sent_again() {
+        let mut ioapic = Ioapic::new();
+        write(&mut ioapic, 0x1A, 0x8032);
+        assert_eq!(ioapic.retry(), vec![], "nothing is asserted");
+        let message = ioapic.set_line(5, true).unwrap();
+        assert_eq!(ioapic.retry(), vec![], "it is under way");
+        ioapic.refused(&message);
+        assert_eq!(read(&mut ioapic, 0x1A), 0x8032, "no remote IRR");
+        assert_eq!(ioapic.retry(), vec![message]);
+        assert_eq!(read(&mut ioapic, 0x1A), 0xC032);
     }
 
     #[test]

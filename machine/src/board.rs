@@ -122,17 +122,29 @@ impl Board {
             (acpi_pm::EVENT_PIN, self.acpi.line()),
         ] {
             if let Some(message) = self.ioapic.set_line(pin, asserted) {
-                self.lapic.receive(message);
+                self.deliver([message]);
             }
         }
     }
 
-    fn end_of_interrupt(&mut self, vector: Option<u8>) {
-        if let Some(vector) = vector {
-            for message in self.ioapic.end_of_interrupt(vector) {
-                self.lapic.receive(message);
+    /// Takes messages from the IOAPIC to the local APIC.
+    fn deliver(&mut self, messages: impl IntoIterator<Item = Message>) {
+        for message in messages {
+            if !self.lapic.receive(message) {
+                self.ioapic.refused(&message);
             }
         }
+    }
+
+    /// The local APIC was written, which may have ended an interrupt or made it take what it
+    /// refused before.
+    fn lapic_written(&mut self, ended: Option<u8>) {
+        if let Some(vector) = ended {
+            let messages = self.ioapic.end_of_interrupt(vector);
+            self.deliver(messages);
+        }
+        let messages = self.ioapic.retry();
+        self.deliver(messages);
     }
 
     fn read_port(&mut self, port: u16, now: u64) -> u8 {
@@ -252,13 +264,12 @@ impl VmOps for Board {
         if let Some(offset) = self.in_lapic(address) {
             if whole_dword {
                 let ended = self.lapic.mmio_write(offset, value as u32, now);
-                self.end_of_interrupt(ended);
+                self.lapic_written(ended);
             }
         } else if address.wrapping_sub(ioapic::BASE) < APIC_WINDOW {
             if whole_dword {
-                for message in self.ioapic.mmio_write(address - ioapic::BASE, value as u32) {
-                    self.lapic.receive(message);
-                }
+                let messages = self.ioapic.mmio_write(address - ioapic::BASE, value as u32);
+                self.deliver(messages);
             }
         } else {
             let offset = address.wrapping_sub(arch::layout::ECAM_START);
@@ -279,7 +290,7 @@ impl VmOps for Board {
 
     fn msr_write(&mut self, at: Progress, index: u32, value: u64) -> Option<()> {
         let ended = self.lapic.wrmsr(index, value, self.now(at)).ok()?;
-        self.end_of_interrupt(ended);
+        self.lapic_written(ended);
         Some(())
     }
 
