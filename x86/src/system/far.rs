@@ -535,8 +535,8 @@ impl Core {
             (self.gpr[4] & !0xffff) | (rsp & 0xffff)
         };
         self.rip = rip;
-        // Data segments that the outer level may not use become null. What is null already keeps
-        // the base that an MSR gave it.
+        // Data segments that the outer level may not use become null. The base stays, as what an
+        // MSR gave it: 64-bit code uses it all the same.
         for slot in [0usize, 3, 4, 5] {
             let segment = self.segments[slot];
             let conforming = segment.rights & 0x1c == 0x1c;
@@ -545,7 +545,7 @@ impl Core {
                     selector: 0,
                     rights: 0,
                     limit: 0,
-                    base: 0,
+                    base: segment.base,
                 };
             }
         }

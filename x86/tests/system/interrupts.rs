@@ -193,6 +193,18 @@ fn iretq_loads_a_null_stack_segment_below_level_3() {
 }
 
 #[test]
+fn a_segment_that_iretq_makes_null_keeps_its_base() {
+    let mut bench = iretq(USER_CODE, USER_CS, 2, USER_STACK, USER_DS);
+    bench.state.segments[5].base = 0x1234_5000;
+    assert_eq!(bench.state.segments[5].selector, KERNEL_DS);
+    bench.code(64, USER_CODE, |a| a.ud2());
+    let outcome = bench.run();
+    outcome.expect(6, None, USER_CODE);
+    let nulled = outcome.state.segments[5];
+    assert_eq!((nulled.selector, nulled.base), (0, 0x1234_5000));
+}
+
+#[test]
 fn level_3_cannot_iret_to_more_than_it_has() {
     let mut bench = Bench::long_user(|a| a.iretq());
     let top = USER_STACK - 40;
