@@ -39,7 +39,7 @@ fn signatures() {
 fn family_and_model() {
     let eax = leaf(1).eax;
     assert_eq!((eax >> 8) & 0xF, 6);
-    assert_eq!((eax >> 16 & 0xF) << 4 | eax >> 4 & 0xF, 0x8F);
+    assert_eq!((eax >> 16 & 0xF) << 4 | eax >> 4 & 0xF, 0xF0);
     assert_eq!(eax >> 20, 0, "no extended family");
 }
 
