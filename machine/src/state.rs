@@ -26,7 +26,7 @@ use crate::clock::Clock;
 use crate::console::Console;
 
 /// Version of [`MachineState`]; raised with every change of its shape or meaning.
-pub const STATE_VERSION: u32 = 5;
+pub const STATE_VERSION: u32 = 6;
 
 /// What the guest boots. It is state: a reset loads it again and opens no file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -62,6 +62,8 @@ pub mod cr4 {
     pub const PSE: u64 = 1 << 4;
     /// Physical-address extension.
     pub const PAE: u64 = 1 << 5;
+    /// Machine-check exceptions.
+    pub const MCE: u64 = 1 << 6;
     /// Global pages.
     pub const PGE: u64 = 1 << 7;
     /// RDPMC at any CPL.

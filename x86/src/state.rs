@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::softfloat::F80;
 use crate::system::debug::{DR6_CLEAR, DR7_CLEAR};
+use crate::system::machine_check::MachineCheckState;
+use crate::system::msr::{MISC_ENABLE_FIXED, MISC_ENABLE_POWER_UP, MISC_ENABLE_WRITABLE};
 
 /// Version of [`CpuState`]; raised with every change of its meaning.
-pub const STATE_VERSION: u32 = 4;
+pub const STATE_VERSION: u32 = 5;
 
 /// A segment register with its hidden part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +146,8 @@ pub struct MsrState {
     pub spec_ctrl: u64,
     /// IA32_BIOS_SIGN_ID: microcode revision as last signed by CPUID.
     pub bios_sign: u64,
+    /// Machine-check architecture.
+    pub machine_check: MachineCheckState,
 }
 
 /// Everything a CPU is.
@@ -239,12 +243,14 @@ impl CpuState {
             base: 0,
             limit: 0xffff,
         };
+        let mut gpr = [0; 16];
+        gpr[2] = u64::from(arch::cpuid::cpuid(profile, 1, 0).eax);
         CpuState {
             version: STATE_VERSION,
             profile,
             steps: 0,
             rep_steps: 0,
-            gpr: [0; 16],
+            gpr,
             rip: 0xfff0,
             rflags: 2,
             segments: [data, real(0xf000, 0xffff_0000, 11), data, data, data, data],
@@ -283,13 +289,13 @@ impl CpuState {
                 tsc_adjust: 0,
                 tsc_aux: 0,
                 pat: 0x0007_0406_0007_0406,
-                // Fast strings; no BTS, no PEBS.
-                misc_enable: 1 | 1 << 11 | 1 << 12,
+                misc_enable: MISC_ENABLE_POWER_UP,
                 mtrr_default: 0,
                 mtrr_fixed: [0; 11],
                 mtrr_variable: [0; 16],
                 spec_ctrl: 0,
                 bios_sign: 0,
+                machine_check: MachineCheckState::default(),
             },
             xmm: [0; 16],
             ymm_high: [0; 16],
@@ -394,6 +400,12 @@ impl CpuState {
         }
         if self.cr4 & cr4::PCIDE != 0 && !long {
             return Err("cr4");
+        }
+        if self.msr.misc_enable & !MISC_ENABLE_WRITABLE != MISC_ENABLE_FIXED {
+            return Err("msr.misc_enable");
+        }
+        if !self.msr.machine_check.is_valid() {
+            return Err("msr.machine_check");
         }
         if self.mxcsr & !0xffff != 0 {
             return Err("mxcsr");

@@ -60,6 +60,7 @@ impl Bench {
         let mut ram = GuestRam::new(RAM).expect("a megabyte");
         ram.write(CODE, code).expect("RAM");
         let mut state = CpuState::power_up(Profile::V1, [0; 32]);
+        state.gpr = [0; 16];
         state.cr0 = 0x11;
         for (slot, segment) in state.segments.iter_mut().enumerate() {
             segment.selector = if slot == 1 { 8 } else { 16 };

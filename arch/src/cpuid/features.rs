@@ -103,6 +103,8 @@ features! {
     MSR = Leaf1Edx[5];
     /// Physical-address extension.
     PAE = Leaf1Edx[6];
+    /// Machine-check exceptions, CR4.MCE.
+    MCE = Leaf1Edx[7];
     /// CMPXCHG8B.
     CMPXCHG8B = Leaf1Edx[8];
     /// A local APIC. The CPU shows it only while IA32_APIC_BASE enables it.
@@ -113,6 +115,8 @@ features! {
     MTRR = Leaf1Edx[12];
     /// Global pages.
     PGE = Leaf1Edx[13];
+    /// Machine-check architecture: banks of registers, which never report anything.
+    MCA = Leaf1Edx[14];
     /// CMOVcc, and FCMOVcc.
     CMOV = Leaf1Edx[15];
     /// Page attribute table.
@@ -196,8 +200,7 @@ impl Features {
     /// None.
     pub const NONE: Features = Features(0);
 
-    /// x86-64-v1 with what every model has beside. No machine checks: there is no bank that could
-    /// report one.
+    /// x86-64-v1 with what every model has beside.
     const V1: Features = Features::of(&[
         Features::CMPXCHG16B,
         Features::X2APIC,
@@ -211,11 +214,13 @@ impl Features {
         Features::TSC,
         Features::MSR,
         Features::PAE,
+        Features::MCE,
         Features::CMPXCHG8B,
         Features::APIC,
         Features::SYSENTER,
         Features::MTRR,
         Features::PGE,
+        Features::MCA,
         Features::CMOV,
         Features::PAT,
         Features::PSE36,

@@ -81,6 +81,7 @@ impl Bench {
     /// A CPU in `mode`.
     pub(crate) fn in_mode(mode: Mode) -> Bench {
         let mut state = CpuState::power_up(Profile::V3, [0; 32]);
+        state.gpr = [0; 16];
         state.gpr[7] = DATA;
         state.cr0 = cr0::ET | cr0::NE;
         state.cr4 = cr4::OSFXSR | cr4::OSXMMEXCPT | cr4::OSXSAVE;

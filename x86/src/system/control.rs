@@ -21,6 +21,7 @@ const CR4_KNOWN: u64 = cr4::VME
     | cr4::DE
     | cr4::PSE
     | cr4::PAE
+    | cr4::MCE
     | cr4::PGE
     | cr4::PCE
     | cr4::OSFXSR

@@ -14,7 +14,9 @@ use crate::env::Env;
 use crate::fault::{Exec, Fault};
 use crate::op::{CodeSize, Flow, Op, Selected};
 use crate::state::XCR0_YMM;
-use crate::system::msr::{APIC_ENABLED, IA32_APIC_BASE};
+use crate::system::msr::{
+    APIC_ENABLED, IA32_APIC_BASE, MISC_ENABLE_LIMIT_CPUID, MISC_ENABLE_XD_DISABLE,
+};
 use crate::word::Word;
 
 /// Names the handler.
@@ -46,11 +48,26 @@ const OSXSAVE: u32 = 1 << 27;
 /// Leaf 1, EDX: the local APIC is enabled.
 const APIC: u32 = 1 << 9;
 
+/// Leaf 0x80000001, EDX: no-execute pages.
+const NX: u32 = 1 << 20;
+/// The last basic leaf while IA32_MISC_ENABLE limits them.
+const LIMITED_MAX: u32 = 2;
+/// The first leaf that is not basic.
+const HYPERVISOR: u32 = 0x4000_0000;
+
 /// The model's answer, with the bits that show the CPU's state.
 fn cpuid(core: &mut Core, env: &mut Env<'_>, _: &Op) -> Exec<Flow> {
-    let (leaf, subleaf) = (core.reg::<u32>(0), core.reg::<u32>(1));
+    let (mut leaf, subleaf) = (core.reg::<u32>(0), core.reg::<u32>(1));
+    let limited = core.msr.misc_enable & MISC_ENABLE_LIMIT_CPUID != 0;
+    if limited && leaf < HYPERVISOR {
+        leaf = leaf.min(LIMITED_MAX);
+    }
     let mut found = arch::cpuid::cpuid(core.profile, leaf, subleaf);
     match (leaf, subleaf) {
+        (0, _) if limited => found.eax = LIMITED_MAX,
+        (0x8000_0001, _) if core.msr.misc_enable & MISC_ENABLE_XD_DISABLE != 0 => {
+            found.edx &= !NX;
+        }
         (1, _) => {
             if core.cr4 & cr4::OSXSAVE != 0 {
                 found.ecx |= OSXSAVE;

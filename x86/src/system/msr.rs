@@ -1,7 +1,8 @@
 //! Model-specific registers (SDM vol. 4).
 //!
 //! Does: RDMSR and WRMSR of the CPU's own registers; the local APIC's and the TSC deadline go to
-//! the bus. Does not: offer performance counters or microcode.
+//! the bus, the machine-check architecture's to `machine_check`. Does not: offer performance
+//! counters or microcode.
 //!
 //! Invariant: an MSR that the model does not have raises #GP(0), on reads and writes alike.
 
@@ -52,6 +53,23 @@ const MTRR_CAPABILITIES: u64 = 8 | 1 << 8 | 1 << 10;
 const SPEC_CTRL_KNOWN: u64 = 1 << 0 | 1 << 1 | 1 << 10;
 /// IBPB.
 const PRED_CMD_KNOWN: u64 = 1 << 0;
+/// IA32_MISC_ENABLE that cannot be written: neither BTS nor PEBS.
+pub(crate) const MISC_ENABLE_FIXED: u64 = 1 << 11 | 1 << 12;
+/// IA32_MISC_ENABLE after power-up: fast strings.
+pub(crate) const MISC_ENABLE_POWER_UP: u64 = MISC_ENABLE_FIXED | 1;
+/// IA32_MISC_ENABLE: CPUID has no leaves above 2.
+pub(super) const MISC_ENABLE_LIMIT_CPUID: u64 = 1 << 22;
+/// IA32_MISC_ENABLE: CPUID does not offer no-execute pages, EFER.NXE cannot be set.
+pub(super) const MISC_ENABLE_XD_DISABLE: u64 = 1 << 34;
+/// IA32_MISC_ENABLE that can be written. Fast strings, thermal control, SpeedStep, MONITOR and
+/// xTPR messages are kept and mean nothing here.
+pub(crate) const MISC_ENABLE_WRITABLE: u64 = 1 << 0
+    | 1 << 3
+    | 1 << 16
+    | 1 << 18
+    | MISC_ENABLE_LIMIT_CPUID
+    | 1 << 23
+    | MISC_ENABLE_XD_DISABLE;
 const EFER_KNOWN: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE;
 
 /// Names the handler.
@@ -130,7 +148,10 @@ impl Core {
             IA32_APIC_BASE => env.bus.msr_read(self.progress(), index)?,
             _ if X2APIC.contains(&index) => env.bus.msr_read(self.progress(), index)?,
             _ if MTRR_VARIABLE.contains(&index) => msr.mtrr_variable[(index & 15) as usize],
-            _ => msr.mtrr_fixed[MTRR_FIXED.iter().position(|&fixed| fixed == index)?],
+            _ => match MTRR_FIXED.iter().position(|&fixed| fixed == index) {
+                Some(position) => msr.mtrr_fixed[position],
+                None => msr.machine_check.read(index)?,
+            },
         })
     }
 
@@ -159,8 +180,10 @@ impl Core {
             IA32_SYSENTER_CS => msr.sysenter_cs = value & 0xffff_ffff,
             IA32_SYSENTER_ESP => msr.sysenter_esp = canonical_value(value)?,
             IA32_SYSENTER_EIP => msr.sysenter_eip = canonical_value(value)?,
-            // Fast strings may be switched; nothing else that can be written is there.
-            IA32_MISC_ENABLE => msr.misc_enable = (msr.misc_enable & !1) | (value & 1),
+            // Bits that are not there are ignored.
+            IA32_MISC_ENABLE => {
+                msr.misc_enable = (value & MISC_ENABLE_WRITABLE) | MISC_ENABLE_FIXED;
+            }
             IA32_PAT => {
                 if !value
                     .to_le_bytes()
@@ -210,7 +233,9 @@ impl Core {
                 msr.mtrr_variable[(index & 15) as usize] = value;
             }
             _ => {
-                let position = MTRR_FIXED.iter().position(|&fixed| fixed == index)?;
+                let Some(position) = MTRR_FIXED.iter().position(|&fixed| fixed == index) else {
+                    return msr.machine_check.write(index, value);
+                };
                 if !value
                     .to_le_bytes()
                     .iter()
@@ -262,7 +287,11 @@ impl Core {
     fn write_efer(&mut self, env: &mut Env<'_>, value: u64) -> Option<()> {
         let old = self.msr.efer;
         let paging = self.cr0 & cr0::PG != 0;
-        if value & !EFER_KNOWN != 0 || (paging && (value ^ old) & efer::LME != 0) {
+        let disabled = self.msr.misc_enable & MISC_ENABLE_XD_DISABLE != 0;
+        if value & !EFER_KNOWN != 0
+            || (paging && (value ^ old) & efer::LME != 0)
+            || (disabled && value & !old & efer::NXE != 0)
+        {
             return None;
         }
         // LMA follows CR0.PG and cannot be written.

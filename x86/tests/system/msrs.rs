@@ -38,14 +38,13 @@ fn refused(index: u64, value: u64) {
 #[test]
 fn unknown_registers_fault() {
     for index in [
-        0u64,
-        0x2,
+        0x2u64,
         0xc1,
-        0x179,
-        0x17a,
         0x17b,
         0x345,
-        0x400,
+        0x3ff,
+        0x428,
+        0x47f,
         0x210,
         0x26a + 6,
     ] {
@@ -56,6 +55,101 @@ fn unknown_registers_fault() {
         read(index).run().expect(13, Some(0), CODE);
         refused(index, 0);
     }
+}
+
+#[test]
+fn machine_check_banks_hold_what_is_written_and_report_nothing() {
+    let outcome = Bench::long(|a| {
+        a.mov(eax, 1)?;
+        a.cpuid()?;
+        a.hlt()
+    })
+    .run();
+    let offered = 1 << 7 | 1 << 14;
+    assert_eq!(outcome.register(RDX) & offered, offered);
+    assert_eq!(read(0x179).run().register(RAX), 10, "banks");
+    refused(0x179, 10);
+    accepted(0x17a, 5);
+    refused(0x17a, 8);
+    for bank in 0..10 {
+        let control = 0x400 + 4 * bank;
+        accepted(control, u64::MAX);
+        accepted(control, 0);
+        refused(control, 1);
+        accepted(control + 1, 0);
+        refused(control + 1, 1);
+        accepted(control + 2, 0x1234_5678_9abc_def0);
+        accepted(control + 3, 0xaaaa_aaaa_aaaa_aaaa);
+    }
+    // The Pentium's registers are there to be read.
+    for index in [0, 1] {
+        assert_eq!(read(index).run().register(RAX), 0);
+        refused(index, 0);
+    }
+}
+
+#[test]
+fn misc_enable_keeps_what_can_be_written() {
+    accepted(0x1a0, 0x4_00c5_1809);
+    let outcome = write(0x1a0, u64::MAX).run();
+    let kept = outcome.register(RAX) | outcome.register(RDX) << 32;
+    assert_eq!(kept, 0x4_00c5_1809, "the rest is ignored");
+    assert_eq!(
+        write(0x1a0, 0).run().register(RAX),
+        0x1800,
+        "no BTS, no PEBS"
+    );
+}
+
+/// CPUID of `leaf` with `bits` set in IA32_MISC_ENABLE.
+fn cpuid_with(bits: u64, leaf: u64) -> Outcome {
+    let mut bench = Bench::long(|a| {
+        a.cpuid()?;
+        a.hlt()
+    });
+    bench.state.msr.misc_enable |= bits;
+    bench.state.gpr[RAX] = leaf;
+    bench.run()
+}
+
+#[test]
+fn misc_enable_limits_the_basic_leaves_of_cpuid() {
+    const LIMIT: u64 = 1 << 22;
+    assert_eq!(cpuid_with(LIMIT, 0).register(RAX), 2);
+    assert_eq!(cpuid_with(0, 7).register(RAX), 2);
+    assert_eq!(cpuid_with(LIMIT, 7).register(RAX), 0xff01, "as leaf 2");
+    assert_eq!(cpuid_with(LIMIT, 0x8000_0000).register(RAX), 0x8000_0008);
+}
+
+#[test]
+fn misc_enable_takes_no_execute_pages_away() {
+    const DISABLE: u64 = 1 << 34;
+    let (nx, nxe) = (1 << 20, 1 << 11);
+    assert_ne!(cpuid_with(0, 0x8000_0001).register(RDX) & nx, 0);
+    assert_eq!(cpuid_with(DISABLE, 0x8000_0001).register(RDX) & nx, 0);
+    for (disabled, old) in [(false, 0), (true, 0), (true, nxe)] {
+        let mut bench = Bench::long(|_| Ok(()));
+        bench.state.msr.efer = bench.state.msr.efer & !nxe | old;
+        let value = bench.state.msr.efer | nxe;
+        let mut set = write(0xc000_0080, value);
+        set.state.msr.efer = bench.state.msr.efer;
+        if disabled {
+            set.state.msr.misc_enable |= DISABLE;
+        }
+        let outcome = set.run();
+        if disabled && old == 0 {
+            outcome.expect(13, Some(0), CODE);
+        } else {
+            assert_eq!(outcome.state.msr.efer, value);
+        }
+    }
+}
+
+#[test]
+fn the_signature_is_in_edx_after_power_up() {
+    let state = x86::CpuState::power_up(arch::cpuid::Profile::V1, [0; 32]);
+    assert_eq!(state.gpr[RDX], cpuid_with(0, 1).register(RAX));
+    assert_eq!(state.gpr[RAX], 0);
 }
 
 #[test]

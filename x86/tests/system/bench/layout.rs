@@ -160,6 +160,7 @@ impl Bench {
             ram.write(handler_of(vector), &[0xf4]).expect("RAM");
         }
         let mut state = CpuState::power_up(Profile::V1, [7; 32]);
+        state.gpr = [0; 16];
         state.rip = CODE;
         state.gpr[RSP] = STACK;
         Bench {
