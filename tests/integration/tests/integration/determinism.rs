@@ -1,7 +1,11 @@
-//! Debian's kernel on two machines in this process: whatever is done to the caches and however the
-//! run is cut, the digests agree all along the boot.
+//! Debian's kernel on machines in this process: whichever engine runs, whatever is done to the
+//! caches and however the run is cut, the digests agree all along the boot.
+//!
+//! Environment: `CH_DETERMINISM_STEPS`, a number or `all` for a run to power-off;
+//! `CH_DETERMINISM_INITRAMFS` and `CH_DETERMINISM_TEST`, another guest and what it does
+//! (`scripts/long-run.sh engines` compiles in it).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -17,6 +21,9 @@ const GRAIN: u64 = 20_000_000;
 
 fn machine(installation: &Installation, tuning: Tuning) -> Machine {
     let read = |path: &Path| Arc::new(std::fs::read(path).expect("the guest image is there"));
+    let initramfs = std::env::var_os("CH_DETERMINISM_INITRAMFS")
+        .map_or_else(|| installation.initramfs.clone(), PathBuf::from);
+    let test = std::env::var("CH_DETERMINISM_TEST").unwrap_or("count:20:50:10:2".to_string());
     Machine::new(MachineConfig {
         memory_size: 512 << 20,
         devices: Vec::new(),
@@ -25,8 +32,8 @@ fn machine(installation: &Installation, tuning: Tuning) -> Machine {
         start_time: 1_700_000_000,
         payload: BootPayload {
             kernel: read(&installation.vmlinux),
-            initramfs: read(&installation.initramfs),
-            cmdline: "console=ttyS0 panic=-1 test=count:20:50:10:2".to_string(),
+            initramfs: read(&initramfs),
+            cmdline: format!("console=ttyS0 panic=-1 test={test}"),
         },
         tuning,
     })
@@ -79,9 +86,11 @@ fn caches_and_cuts_do_not_show_over_a_boot() -> Outcome<()> {
     let installation = Installation::find()?;
     let mut random = Random::from_environment();
     let mut flips = Random::new(random.number());
-    let last: u64 = std::env::var("CH_DETERMINISM_STEPS").map_or(30 * GRAIN, |text| {
-        text.parse().expect("CH_DETERMINISM_STEPS is a number")
-    });
+    let last = match std::env::var("CH_DETERMINISM_STEPS").as_deref() {
+        Err(_) => 30 * GRAIN,
+        Ok("all") => u64::MAX,
+        Ok(text) => text.parse().expect("CH_DETERMINISM_STEPS is a number"),
+    };
     let on =
         |cache_bytes, translation| machine(&installation, Tuning::new(cache_bytes, translation));
     let plain = digests(
@@ -105,6 +114,13 @@ fn caches_and_cuts_do_not_show_over_a_boot() -> Outcome<()> {
         },
     );
     compare(&plain, &flushed);
+    if let Some(end) = plain.last() {
+        let total = end.total();
+        println!(
+            "{} digests agree, {GRAIN} steps apart; the last is {total:016x}",
+            plain.len()
+        );
+    }
     Ok(())
 }
 
