@@ -16,6 +16,7 @@ wanted=(
     ip:iproute2
     mount:mount
     pgrep:procps
+    qemu-img:qemu-utils
     redis-server:redis-server
     dropbear:dropbear-bin
     ssh:openssh-client

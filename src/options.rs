@@ -41,7 +41,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE", requires = "kernel", help_heading = "Guest")]
     initramfs: Option<PathBuf>,
 
-    /// A disk: path=PATH,readonly=on|off,direct=on|off,id=ID,serial=SERIAL,num_queues=NUMBER,
+    /// A disk: path=PATH,image_type=raw|qcow2,backing_files=on|off,readonly=on|off,direct=on|off,
+    /// sparse=on|off,lock_granularity=byte-range|full,id=ID,serial=SERIAL,num_queues=NUMBER,
     /// queue_size=NUMBER; repeatable
     #[arg(long, value_name = "DISK", num_args = 1.., action = ArgAction::Append,
           help_heading = "Guest")]

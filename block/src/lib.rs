@@ -1,23 +1,28 @@
 //! Disk images of the host.
 //!
-//! Does: open an image, lock it against other virtual machines, say its size and block sizes, and
-//! read, write, flush, discard and zero bytes of it. Does not: know requests, guests or threads: a
-//! call returns when its work is done.
+//! Does: open an image's file, lock it against other virtual machines, find out its format, say its
+//! size and block sizes, and read, write, flush, discard and zero bytes of it. Does not: know
+//! requests, guests or threads: a call returns when its work is done.
 //!
 //! Invariant: a write that was asked to be durable survives a loss of power once it has returned;
-//! bytes are never read or written outside the image's size.
+//! bytes are never read or written outside the image's size. A file is opened first, locked then,
+//! and read last, so that nothing is known of it from the time of its previous user.
 
 mod aligned;
+mod file;
+mod format;
 mod lock;
+mod qcow2;
 mod raw;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use thiserror::Error;
 
-pub use lock::LockError;
-pub use raw::RawImage;
+pub use file::ImageFile;
+pub use format::Format;
+pub use lock::{LockError, LockGranularity};
 
 /// How an image is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +31,12 @@ pub struct OpenOptions {
     pub read_only: bool,
     /// The host's page cache is left out (`O_DIRECT`).
     pub direct: bool,
+    /// The format; absent: it is found out from the content.
+    pub format: Option<Format>,
+    /// An image may name another one below it.
+    pub backing_files: bool,
+    /// How much of the file is locked.
+    pub lock_granularity: LockGranularity,
 }
 
 /// Why an image cannot be used.
@@ -46,6 +57,39 @@ pub enum ImageError {
         path: PathBuf,
         /// What it is instead.
         what: &'static str,
+    },
+    /// Nobody here reads its format.
+    #[error(
+        "the disk image '{}' has the format {format}, which is not supported; convert it with \
+         qemu-img convert -O raw",
+        path.display()
+    )]
+    UnknownFormat {
+        /// The image.
+        path: PathBuf,
+        /// Its format.
+        format: &'static str,
+    },
+    /// It is not what its format's rules ask for.
+    #[error("the disk image '{}' is no sound {format} image", path.display())]
+    Damaged {
+        /// The image.
+        path: PathBuf,
+        /// Its format.
+        format: Format,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// It names another image below it, and nobody allowed that.
+    #[error(
+        "the disk image '{}' needs its backing file '{backing}'; allow that with backing_files=on",
+        path.display()
+    )]
+    BackingFile {
+        /// The image.
+        path: PathBuf,
+        /// The image below it.
+        backing: String,
     },
     /// Somebody else uses it.
     #[error("cannot lock the disk image '{}'", path.display())]
@@ -68,15 +112,14 @@ pub struct Topology {
 
 /// An open image.
 pub trait Image: Send {
+    /// Its format.
+    fn format(&self) -> Format;
+
     /// Its size in bytes.
     fn size(&self) -> u64;
 
     /// Its blocks.
     fn topology(&self) -> Topology;
-
-    /// Locks it: alone for writing, with other readers for reading. The lock goes with the image,
-    /// also if the process is killed.
-    fn lock(&mut self) -> Result<(), LockError>;
 
     /// Reads from the byte `offset` on.
     fn read(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
@@ -94,7 +137,13 @@ pub trait Image: Send {
     fn write_zeroes(&mut self, offset: u64, length: u64, unmap: bool) -> io::Result<()>;
 }
 
-/// Opens the image in `path`.
-pub fn open(path: &Path, options: OpenOptions) -> Result<Box<dyn Image>, ImageError> {
-    Ok(Box::new(RawImage::open(path, options)?))
+/// Refuses what is not wholly within `size` bytes.
+fn check_bounds(size: u64, offset: u64, length: u64) -> io::Result<()> {
+    match offset.checked_add(length) {
+        Some(end) if end <= size => Ok(()),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "beyond the end of the disk",
+        )),
+    }
 }

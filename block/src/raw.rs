@@ -5,21 +5,19 @@
 //! Invariant: a transfer is whole or fails. With `O_DIRECT` the host's alignment is kept by copying.
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions as FileOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, FileTypeExt};
 
 use crate::aligned::{ALIGNMENT, Aligned};
-use crate::lock::{self, LockError};
-use crate::{Image, ImageError, OpenOptions, Topology};
+use crate::{Format, Image, OpenOptions, Topology, check_bounds};
 
 const SECTOR: u64 = 512;
 
 /// A raw image.
 #[derive(Debug)]
-pub struct RawImage {
+pub(crate) struct RawImage {
     file: File,
     size: u64,
     options: OpenOptions,
@@ -27,39 +25,10 @@ pub struct RawImage {
 }
 
 impl RawImage {
-    /// Opens the image in `path`, and locks nothing.
-    pub fn open(path: &Path, options: OpenOptions) -> Result<Self, ImageError> {
-        let failed = |source| ImageError::Open {
-            path: path.to_owned(),
-            source,
-        };
-        let mut flags = libc::O_CLOEXEC;
-        if options.direct {
-            flags |= libc::O_DIRECT;
-        }
-        let mut file = FileOptions::new()
-            .read(true)
-            .write(!options.read_only)
-            .custom_flags(flags)
-            .open(path)
-            .map_err(failed)?;
-        let kind = file.metadata().map_err(failed)?.file_type();
-        let is_device = kind.is_block_device();
-        let no_image = |what| {
-            Err(ImageError::NoImage {
-                path: path.to_owned(),
-                what,
-            })
-        };
-        if !is_device && !kind.is_file() {
-            return no_image("neither a file nor a block device");
-        }
-        let size = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        if size < SECTOR {
-            return no_image("shorter than a sector");
-        }
-        let topology = if is_device {
-            device_topology(&file).map_err(failed)?
+    /// The image in `file`, which has `length` bytes.
+    pub(crate) fn new(file: File, length: u64, options: OpenOptions) -> io::Result<Self> {
+        let topology = if file.metadata()?.file_type().is_block_device() {
+            device_topology(&file)?
         } else {
             Topology {
                 logical_block: if options.direct {
@@ -72,20 +41,10 @@ impl RawImage {
         };
         Ok(RawImage {
             file,
-            size: size - size % u64::from(topology.logical_block),
+            size: length - length % u64::from(topology.logical_block),
             options,
             topology,
         })
-    }
-
-    fn check(&self, offset: u64, length: u64) -> io::Result<()> {
-        match offset.checked_add(length) {
-            Some(end) if end <= self.size => Ok(()),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "beyond the end of the disk",
-            )),
-        }
     }
 
     fn write_some(&self, offset: u64, bytes: &[u8], durable: bool) -> io::Result<usize> {
@@ -123,7 +82,7 @@ impl RawImage {
 
     /// Frees or zeroes space; false if the host cannot.
     fn allocate(&self, mode: i32, offset: u64, length: u64) -> io::Result<bool> {
-        self.check(offset, length)?;
+        check_bounds(self.size, offset, length)?;
         if length == 0 {
             return Ok(true);
         }
@@ -143,6 +102,10 @@ impl RawImage {
 }
 
 impl Image for RawImage {
+    fn format(&self) -> Format {
+        Format::Raw
+    }
+
     fn size(&self) -> u64 {
         self.size
     }
@@ -151,12 +114,8 @@ impl Image for RawImage {
         self.topology
     }
 
-    fn lock(&mut self) -> Result<(), LockError> {
-        lock::lock(&self.file, self.options.read_only)
-    }
-
     fn read(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        self.check(offset, bytes.len() as u64)?;
+        check_bounds(self.size, offset, bytes.len() as u64)?;
         if !self.options.direct {
             return self.file.read_exact_at(bytes, offset);
         }
@@ -168,7 +127,14 @@ impl Image for RawImage {
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8], durable: bool) -> io::Result<()> {
-        self.check(offset, bytes.len() as u64)?;
+        check_bounds(self.size, offset, bytes.len() as u64)?;
+        if self.options.format.is_none() && Format::is_disguise(offset, bytes) {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "this would make the raw image look like one of another format; \
+                 configure it with image_type=raw to allow that",
+            ));
+        }
         if !self.options.direct {
             return self.write_all(offset, bytes, durable);
         }
@@ -247,91 +213,5 @@ fn direct_alignment(file: &File) -> u32 {
         alignment.clamp(SECTOR as u32, ALIGNMENT as u32)
     } else {
         SECTOR as u32
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use vmm_sys_util::tempdir::TempDir;
-
-    use super::*;
-
-    fn image(length: u64, options: OpenOptions) -> (TempDir, RawImage) {
-        let directory = TempDir::new().unwrap();
-        let path = directory.as_path().join("image");
-        File::create(&path).unwrap().set_len(length).unwrap();
-        let image = RawImage::open(&path, options).unwrap();
-        (directory, image)
-    }
-
-    #[test]
-    fn what_is_written_is_read() {
-        for direct in [false, true] {
-            let options = OpenOptions {
-                direct,
-                read_only: false,
-            };
-            let (_directory, mut image) = image(1 << 20, options);
-            let bytes: Vec<u8> = (0..8192).map(|i| (i / 7) as u8).collect();
-            image.write(4096, &bytes, false).unwrap();
-            image.write(4096 + 8192, &bytes, true).unwrap();
-            image.flush().unwrap();
-            let mut found = vec![0; 8192];
-            image.read(8192, &mut found).unwrap();
-            assert_eq!(found[..4096], bytes[4096..]);
-            assert_eq!(found[4096..], bytes[..4096]);
-            for unmap in [false, true] {
-                image.write(0, &bytes, false).unwrap();
-                image.write_zeroes(0, 4096, unmap).unwrap();
-                image.read(0, &mut found).unwrap();
-                assert_eq!(found[..4096], [0; 4096]);
-                assert_eq!(found[4096..], bytes[4096..]);
-            }
-            image.discard(0, 8192).unwrap();
-        }
-    }
-
-    #[test]
-    fn nothing_is_beyond_the_end() {
-        let (_directory, mut image) = image(10_000, OpenOptions::default());
-        assert_eq!(image.size(), 9728);
-        image.read(9728, &mut [0; 512]).unwrap_err();
-        image.write(9216, &[0; 1024], false).unwrap_err();
-        image.write(u64::MAX, &[0; 512], false).unwrap_err();
-        image.discard(0, 10_240).unwrap_err();
-        image.write_zeroes(9728, 512, true).unwrap_err();
-        image.write(9216, &[0; 512], false).unwrap();
-    }
-
-    #[test]
-    fn a_written_image_has_one_user() {
-        let (directory, mut first) = image(4096, OpenOptions::default());
-        let path = directory.as_path().join("image");
-        first.lock().unwrap();
-        let reading = OpenOptions {
-            read_only: true,
-            direct: false,
-        };
-        let mut second = RawImage::open(&path, reading).unwrap();
-        assert!(matches!(second.lock(), Err(LockError::Taken)));
-        drop(first);
-        second.lock().unwrap();
-        let mut third = RawImage::open(&path, reading).unwrap();
-        third.lock().unwrap();
-        second.write(0, &[1; 512], false).unwrap_err();
-    }
-
-    #[test]
-    fn what_is_no_image_is_refused() {
-        let directory = TempDir::new().unwrap();
-        let options = OpenOptions::default();
-        let error = RawImage::open(directory.as_path(), options).unwrap_err();
-        assert!(matches!(error, ImageError::Open { .. }), "{error}");
-        let error = RawImage::open(Path::new("/dev/zero"), options).unwrap_err();
-        assert!(matches!(error, ImageError::NoImage { .. }), "{error}");
-        let short = directory.as_path().join("short");
-        std::fs::write(&short, [0; 100]).unwrap();
-        let error = RawImage::open(&short, options).unwrap_err();
-        assert!(matches!(error, ImageError::NoImage { .. }), "{error}");
     }
 }

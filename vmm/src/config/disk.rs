@@ -13,10 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
 
-/// Queues and entries of each, unless told otherwise.
-const QUEUES: u16 = 1;
-const QUEUE_SIZE: u16 = 128;
-
 /// What is in an image's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ImageType {
@@ -32,59 +28,85 @@ pub enum ImageType {
     Unknown,
 }
 
+/// How much of an image's file is locked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockGranularity {
+    /// The bytes that it has at first.
+    #[default]
+    ByteRange,
+    /// The whole file.
+    Full,
+}
+
 /// One disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct DiskConfig {
     /// Its image.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathBuf>,
     /// The guest cannot write.
-    #[serde(default)]
     pub readonly: bool,
     /// The host's page cache is left out.
-    #[serde(default)]
     pub direct: bool,
     /// Queues.
-    #[serde(default = "queues")]
     pub num_queues: u16,
     /// Entries of each.
-    #[serde(default = "queue_size")]
     pub queue_size: u16,
     /// Behind another process.
-    #[serde(default)]
     pub vhost_user: bool,
     /// That process's socket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_socket: Option<PathBuf>,
     /// Behind an IOMMU.
-    #[serde(default)]
     pub iommu: bool,
     /// How much it may be used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter_config: Option<serde_json::Value>,
     /// With whom it shares that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit_group: Option<String>,
     /// The device's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// The disk's serial number, at most 20 bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<String>,
     /// The PCI segment.
-    #[serde(default)]
     pub pci_segment: u16,
-    /// What is in the file; absent: the disk's bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What is in the file; absent or unknown: its first bytes tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub image_type: Option<ImageType>,
+    /// An image may name another one below it.
+    pub backing_files: bool,
+    /// The guest may give space back.
+    pub sparse: bool,
+    /// How much of the file is locked.
+    pub lock_granularity: LockGranularity,
 }
 
-fn queues() -> u16 {
-    QUEUES
-}
-
-fn queue_size() -> u16 {
-    QUEUE_SIZE
+impl Default for DiskConfig {
+    fn default() -> Self {
+        DiskConfig {
+            path: None,
+            readonly: false,
+            direct: false,
+            num_queues: 1,
+            queue_size: 128,
+            vhost_user: false,
+            vhost_socket: None,
+            iommu: false,
+            rate_limiter_config: None,
+            rate_limit_group: None,
+            id: None,
+            serial: None,
+            pci_segment: 0,
+            image_type: None,
+            backing_files: false,
+            sparse: true,
+            lock_granularity: LockGranularity::ByteRange,
+        }
+    }
 }
 
 impl DiskConfig {
@@ -103,10 +125,17 @@ impl DiskConfig {
             "serial",
             "pci_segment",
             "image_type",
+            "backing_files",
+            "sparse",
+            "lock_granularity",
         ]
         .map(Key::value);
         let options = Options::parse("--disk", text, &keys)?;
-        let toggle = |key| Ok::<_, ConfigError>(options.get(key)?.is_some_and(|Toggle(on)| on));
+        let absent = DiskConfig::default();
+        let toggle = |key, absent| {
+            let given = options.get(key)?.map(|Toggle(on)| on);
+            Ok::<_, ConfigError>(given.unwrap_or(absent))
+        };
         let image_type = match options.text("image_type") {
             None => None,
             Some("raw") => Some(ImageType::Raw),
@@ -118,22 +147,52 @@ impl DiskConfig {
                 return Err(options.invalid("image_type", kinds).into());
             }
         };
+        let lock_granularity = match options.text("lock_granularity") {
+            None | Some("byte-range") => LockGranularity::ByteRange,
+            Some("full") => LockGranularity::Full,
+            Some(_) => {
+                let kinds = "byte-range or full";
+                return Err(options.invalid("lock_granularity", kinds).into());
+            }
+        };
         Ok(DiskConfig {
             path: options.get("path")?,
-            readonly: toggle("readonly")?,
-            direct: toggle("direct")?,
-            num_queues: options.get("num_queues")?.unwrap_or(QUEUES),
-            queue_size: options.get("queue_size")?.unwrap_or(QUEUE_SIZE),
-            vhost_user: toggle("vhost_user")?,
+            readonly: toggle("readonly", absent.readonly)?,
+            direct: toggle("direct", absent.direct)?,
+            num_queues: options.get("num_queues")?.unwrap_or(absent.num_queues),
+            queue_size: options.get("queue_size")?.unwrap_or(absent.queue_size),
+            vhost_user: toggle("vhost_user", absent.vhost_user)?,
             vhost_socket: options.get("socket")?,
-            iommu: toggle("iommu")?,
+            iommu: toggle("iommu", absent.iommu)?,
             rate_limiter_config: None,
             rate_limit_group: None,
             id: options.get("id")?,
             serial: options.get("serial")?,
-            pci_segment: options.get("pci_segment")?.unwrap_or(0),
+            pci_segment: options.get("pci_segment")?.unwrap_or(absent.pci_segment),
             image_type,
+            backing_files: toggle("backing_files", absent.backing_files)?,
+            sparse: toggle("sparse", absent.sparse)?,
+            lock_granularity,
         })
+    }
+
+    /// How its image is opened.
+    pub(crate) fn open_options(&self) -> block::OpenOptions {
+        block::OpenOptions {
+            read_only: self.readonly,
+            direct: self.direct,
+            format: match self.image_type {
+                Some(ImageType::Raw) => Some(block::Format::Raw),
+                Some(ImageType::Qcow2) => Some(block::Format::Qcow2),
+                // Others are refused.
+                _ => None,
+            },
+            backing_files: self.backing_files,
+            lock_granularity: match self.lock_granularity {
+                LockGranularity::ByteRange => block::LockGranularity::ByteRange,
+                LockGranularity::Full => block::LockGranularity::Full,
+            },
+        }
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
@@ -148,11 +207,8 @@ impl DiskConfig {
             ("disk rate_limit_group", self.rate_limit_group.is_some()),
             ("disk pci_segment", self.pci_segment != 0),
             (
-                "disk image_type other than raw",
-                !matches!(
-                    self.image_type,
-                    None | Some(ImageType::Raw | ImageType::Unknown)
-                ),
+                "disk image_type other than raw or qcow2",
+                matches!(self.image_type, Some(ImageType::FixedVhd | ImageType::Vhdx)),
             ),
         ];
         for (what, is_asked_for) in unsupported {
@@ -196,6 +252,14 @@ mod tests {
             serde_json::from_str(r#"{"path":"/d","readonly":true,"serial":"abc","id":"root"}"#);
         let json: DiskConfig = json.unwrap();
         assert_eq!(json, disk);
+        let text = "path=/d,image_type=qcow2,backing_files=on,sparse=off,lock_granularity=full";
+        let disk = DiskConfig::parse(text).unwrap();
+        disk.validate().unwrap();
+        assert!(disk.backing_files && !disk.sparse);
+        assert_eq!(disk.open_options().format, Some(block::Format::Qcow2));
+        let json = r#"{"path":"/d","image_type":"Qcow2","backing_files":true,"sparse":false,
+            "lock_granularity":"Full"}"#;
+        assert_eq!(serde_json::from_str::<DiskConfig>(json).unwrap(), disk);
     }
 
     #[test]
@@ -206,7 +270,8 @@ mod tests {
             "path=/d,queue_size=100",
             "path=/d,queue_size=2048",
             "path=/d,serial=123456789012345678901",
-            "path=/d,image_type=qcow2",
+            "path=/d,image_type=vhd",
+            "path=/d,image_type=vhdx",
             "path=/d,vhost_user=on",
             "path=/d,pci_segment=1",
         ] {
@@ -217,6 +282,7 @@ mod tests {
             "path=/d,colour=blue",
             "path=/d,direct=maybe",
             "path=/d,image_type=x",
+            "path=/d,lock_granularity=half",
         ] {
             DiskConfig::parse(wrong).unwrap_err();
         }

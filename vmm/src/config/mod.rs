@@ -30,7 +30,7 @@ pub use command_line::VmParams;
 pub use console::{ConsoleConfig, ConsoleMode};
 pub use cpus::{CpuTopology, CpusConfig};
 pub use devices::{Place, Planned};
-pub use disk::{DiskConfig, ImageType};
+pub use disk::{DiskConfig, ImageType, LockGranularity};
 pub use error::ConfigError;
 pub use ft::{
     DETECTION_TIMEOUT_MS_DEFAULT, FtConfig, FtEnableConfig, FtOverrideConfig, FtReceiveConfig, VmId,

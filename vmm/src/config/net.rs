@@ -15,81 +15,85 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
 
-/// Queues and entries of each, unless told otherwise: one pair.
-const QUEUES: u16 = 2;
-const QUEUE_SIZE: u16 = 256;
 /// Less is no MTU for IPv4.
 const MTU_MIN: u16 = 68;
 
 /// One network card.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct NetConfig {
     /// The TAP device behind it; made if it is not there. Absent: the host chooses a name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tap: Option<String>,
     /// The address of the TAP device on the host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<Ipv4Addr>,
     /// Its network's mask.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mask: Option<Ipv4Addr>,
     /// The card's address. Absent: chosen when the VM is created.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<MacAddress>,
     /// The TAP device's address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub host_mac: Option<MacAddress>,
     /// The MTU on both sides.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u16>,
     /// Behind an IOMMU.
-    #[serde(default)]
     pub iommu: bool,
     /// Queues, two a pair.
-    #[serde(default = "queues")]
     pub num_queues: u16,
     /// Entries of each.
-    #[serde(default = "queue_size")]
     pub queue_size: u16,
     /// Behind another process.
-    #[serde(default)]
     pub vhost_user: bool,
     /// That process's socket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vhost_socket: Option<PathBuf>,
     /// The device's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Descriptors of an open TAP device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fds: Option<Vec<i32>>,
     /// How much it may be used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter_config: Option<serde_json::Value>,
     /// The PCI segment.
-    #[serde(default)]
     pub pci_segment: u16,
     /// Large TCP segments may be passed.
-    #[serde(default = "on")]
     pub offload_tso: bool,
     /// Large UDP fragments may be passed.
-    #[serde(default = "on")]
     pub offload_ufo: bool,
     /// Checksums may be left to the other side.
-    #[serde(default = "on")]
     pub offload_csum: bool,
 }
 
-fn queues() -> u16 {
-    QUEUES
-}
-
-fn queue_size() -> u16 {
-    QUEUE_SIZE
-}
-
-fn on() -> bool {
-    true
+impl Default for NetConfig {
+    fn default() -> Self {
+        NetConfig {
+            tap: None,
+            ip: None,
+            mask: None,
+            mac: None,
+            host_mac: None,
+            mtu: None,
+            iommu: false,
+            // One pair.
+            num_queues: 2,
+            queue_size: 256,
+            vhost_user: false,
+            vhost_socket: None,
+            id: None,
+            fds: None,
+            rate_limiter_config: None,
+            pci_segment: 0,
+            offload_tso: true,
+            offload_ufo: true,
+            offload_csum: true,
+        }
+    }
 }
 
 impl NetConfig {
@@ -116,6 +120,7 @@ impl NetConfig {
         ]
         .map(Key::value);
         let options = Options::parse("--net", text, &keys)?;
+        let absent = NetConfig::default();
         let toggle = |key, absent| {
             let given = options.get(key)?.map(|Toggle(on)| on);
             Ok::<_, ConfigError>(given.unwrap_or(absent))
@@ -142,18 +147,18 @@ impl NetConfig {
             mac: mac("mac")?,
             host_mac: mac("host_mac")?,
             mtu: options.get("mtu")?,
-            iommu: toggle("iommu", false)?,
-            num_queues: options.get("num_queues")?.unwrap_or(QUEUES),
-            queue_size: options.get("queue_size")?.unwrap_or(QUEUE_SIZE),
-            vhost_user: toggle("vhost_user", false)?,
+            iommu: toggle("iommu", absent.iommu)?,
+            num_queues: options.get("num_queues")?.unwrap_or(absent.num_queues),
+            queue_size: options.get("queue_size")?.unwrap_or(absent.queue_size),
+            vhost_user: toggle("vhost_user", absent.vhost_user)?,
             vhost_socket: options.get("socket")?,
             id: options.get("id")?,
             fds,
             rate_limiter_config: None,
-            pci_segment: options.get("pci_segment")?.unwrap_or(0),
-            offload_tso: toggle("offload_tso", true)?,
-            offload_ufo: toggle("offload_ufo", true)?,
-            offload_csum: toggle("offload_csum", true)?,
+            pci_segment: options.get("pci_segment")?.unwrap_or(absent.pci_segment),
+            offload_tso: toggle("offload_tso", absent.offload_tso)?,
+            offload_ufo: toggle("offload_ufo", absent.offload_ufo)?,
+            offload_csum: toggle("offload_csum", absent.offload_csum)?,
         })
     }
 

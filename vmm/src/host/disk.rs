@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use block::{Image, ImageError, OpenOptions};
+use block::{Image, ImageError, ImageFile, OpenOptions};
 use machine::{Extent, Request};
 
 use super::request_thread::Backend;
@@ -29,12 +29,9 @@ pub struct Place {
 impl Place {
     /// Opens and locks the image.
     pub fn open(&self) -> Result<Box<dyn Image>, ImageError> {
-        let mut image = block::open(&self.path, self.options)?;
-        image.lock().map_err(|source| ImageError::Lock {
-            path: self.path.clone(),
-            source,
-        })?;
-        Ok(image)
+        let file = ImageFile::open(&self.path, self.options)?;
+        file.lock_or_say()?;
+        file.image()
     }
 }
 

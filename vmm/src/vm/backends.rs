@@ -43,10 +43,7 @@ pub struct Opened {
 fn place(config: &DiskConfig) -> disk::Place {
     disk::Place {
         path: config.path.clone().unwrap_or_default(),
-        options: block::OpenOptions {
-            read_only: config.readonly,
-            direct: config.direct,
-        },
+        options: config.open_options(),
     }
 }
 
@@ -139,7 +136,7 @@ fn disk_spec(config: &DiskConfig, image: &dyn Image) -> BlockSpec {
         serial,
         logical_block: topology.logical_block,
         physical_block: topology.physical_block,
-        discards: true,
+        discards: config.sparse,
         queues: config.num_queues,
         queue_size: config.queue_size,
     }

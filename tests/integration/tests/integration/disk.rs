@@ -10,11 +10,8 @@ use integration::namespaces::Ground;
 use integration::process::Vmm;
 use integration::scratch::Scratch;
 use integration::seed::Random;
+use integration::skips::skip;
 use integration::{Failure, Outcome};
-
-/// Files that the guest writes in the pair's test, three a second at most: the moments of the
-/// failovers fall between them.
-const FILES: u32 = 30;
 
 fn run(command: &mut Command) -> Outcome<String> {
     let output = command.output()?;
@@ -140,25 +137,21 @@ fn a_guest_keeps_files_on_its_disk() -> Outcome<()> {
 }
 
 /// The primary is killed while the guest writes and syncs file after file: the guest goes on, and
-/// in the end no file is missing or wrong, through the guest's eyes and through the host's.
-#[test]
-fn what_was_written_survives_the_primary() -> Outcome<()> {
+/// in the end no file is missing or wrong, through the guest's eyes.
+fn survive(scratch: &Scratch, disk: &str, files: usize, kills: usize) -> Outcome<()> {
     let installation = Installation::find()?;
-    let scratch = Scratch::new()?;
-    let image = image(&scratch)?;
     let mut random = Random::from_environment();
-    let disk = format!("path={}", image.display());
-    let moments: Vec<_> = (0..2)
+    let moments: Vec<_> = (0..kills)
         .map(|_| random.time_below(Duration::from_millis(600)))
         .collect();
     let ground = Ground::Loopback;
-    let mut chain =
-        Chain::boot_devices(&installation, &scratch, ground, random, &["--disk", &disk])?;
+    let mut chain = Chain::boot_devices(&installation, scratch, ground, random, &["--disk", disk])?;
     chain.primary.console.expect("/ # ", BOOT)?;
     chain.primary.type_line("mount /dev/vda /mnt; i=0")?;
+    // Three files a second at most: the moments of the failovers fall between them.
     let step = "seq $i 2000 > /mnt/$i && sync && echo written-$i-; i=$((i + 1)); usleep 300000";
     chain.protect()?;
-    let line = format!("while [ $i -lt {FILES} ]; do {step}; done");
+    let line = format!("while [ $i -lt {files} ]; do {step}; done");
     chain.primary.type_line(&line)?;
     for (count, moment) in moments.into_iter().enumerate() {
         chain
@@ -177,14 +170,49 @@ fn what_was_written_survives_the_primary() -> Outcome<()> {
     let primary = &mut chain.primary;
     primary
         .console
-        .expect(&format!("written-{}-", FILES - 1), BOOT)?;
+        .expect(&format!("written-{}-", files - 1), BOOT)?;
     primary.type_line("echo 3 > /proc/sys/vm/drop_caches")?;
-    let all = |show: &str| format!("i=0; while [ $i -lt {FILES} ]; do {show}; i=$((i + 1)); done");
+    let all = |show: &str| format!("i=0; while [ $i -lt {files} ]; do {show}; i=$((i + 1)); done");
     primary.type_line(&format!("({}) | sha256sum", all("cat /mnt/$i")))?;
     let expected = sum_of(&format!("({})", all("seq $i 2000")))?;
     primary.console.expect(&expected, BOOT)?;
     primary.type_line("umount /mnt; poweroff -f")?;
     let status = primary.ended(BOOT)?;
     assert!(status.success(), "{status}: {}", primary.errors.text());
+    Ok(())
+}
+
+#[test]
+fn what_was_written_survives_the_primary() -> Outcome<()> {
+    let scratch = Scratch::new()?;
+    let image = image(&scratch)?;
+    let disk = format!("path={}", image.display());
+    survive(&scratch, &disk, 30, 2)?;
     check(&image)
+}
+
+/// The same with a qcow2 image above another one: QEMU finds both sound, and the lower one as it was.
+#[test]
+fn a_qcow2_image_survives_the_primary() -> Outcome<()> {
+    if Command::new("qemu-img").arg("--version").output().is_err() {
+        skip("a_qcow2_image_survives_the_primary", "no qemu-img");
+        return Ok(());
+    }
+    let scratch = Scratch::new()?;
+    let base = image(&scratch)?;
+    let before = sum_of(&format!("cat {}", base.display()))?;
+    let overlay = scratch.join("overlay.qcow2");
+    run(Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .args([&base, &overlay]))?;
+    let disk = format!("path={},backing_files=on", overlay.display());
+    survive(&scratch, &disk, 10, 1)?;
+    run(Command::new("qemu-img").args(["check", "-q"]).arg(&overlay))?;
+    let flat = scratch.join("flat.img");
+    run(Command::new("qemu-img")
+        .args(["convert", "-O", "raw"])
+        .args([&overlay, &flat]))?;
+    check(&flat)?;
+    assert_eq!(sum_of(&format!("cat {}", base.display()))?, before);
+    Ok(())
 }
