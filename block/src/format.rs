@@ -3,10 +3,12 @@
 //! Does: recognise one by the first bytes of a file. Does not: read any further.
 //!
 //! Invariant: what is not recognised is raw, so a guest that may write the first bytes of a raw
-//! image could choose its format for the next time. Whoever uses an image of which only the content
-//! told the format asks [`Format::is_disguise`] before each write.
+//! image could choose its format for the next time. Whoever uses a raw image asks
+//! [`Format::check_write`] before each write.
 
-use std::fmt;
+use std::{fmt, io};
+
+use crate::OpenOptions;
 
 /// The format of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,10 +49,18 @@ pub(crate) fn detect(head: &[u8]) -> Detected {
 }
 
 impl Format {
-    /// Whether `bytes`, written from the byte `offset` of a raw image on, would make it look like
-    /// an image of another format.
-    pub fn is_disguise(offset: u64, bytes: &[u8]) -> bool {
+    /// Refuses to write `bytes` from the byte `offset` of a raw image on if only the content told
+    /// that it is one, and it would look like one of another format afterwards.
+    pub(crate) fn check_write(options: OpenOptions, offset: u64, bytes: &[u8]) -> io::Result<()> {
         // A write begins with a whole sector, and no magic is longer.
-        offset == 0 && detect(bytes) != Detected::Known(Format::Raw)
+        let is_raw = detect(bytes) == Detected::Known(Format::Raw);
+        if options.format.is_some() || offset != 0 || is_raw {
+            return Ok(());
+        }
+        Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "this would make the raw image look like one of another format; configure it with \
+             image_type=raw to allow that",
+        ))
     }
 }

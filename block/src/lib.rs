@@ -14,6 +14,7 @@ mod format;
 mod lock;
 mod qcow2;
 mod raw;
+mod ring;
 
 use std::io;
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use thiserror::Error;
 pub use file::ImageFile;
 pub use format::Format;
 pub use lock::{LockError, LockGranularity};
+pub use ring::{Ended, Ring};
 
 /// How an image is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,6 +122,12 @@ pub trait Image: Send {
 
     /// Its blocks.
     fn topology(&self) -> Topology;
+
+    /// A way to have several requests under way, if the format has one; an error if this host has
+    /// not. The calls below can be made beside it, for what overlaps nothing under way.
+    fn ring(&self) -> Option<io::Result<Ring>> {
+        None
+    }
 
     /// Reads from the byte `offset` on.
     fn read(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;

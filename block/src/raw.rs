@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 
 use crate::aligned::{ALIGNMENT, Aligned};
-use crate::{Format, Image, OpenOptions, Topology, check_bounds};
+use crate::{Format, Image, OpenOptions, Ring, Topology, check_bounds};
 
 const SECTOR: u64 = 512;
 
@@ -114,6 +114,11 @@ impl Image for RawImage {
         self.topology
     }
 
+    fn ring(&self) -> Option<io::Result<Ring>> {
+        let file = self.file.try_clone();
+        Some(file.and_then(|file| Ring::new(file, self.size, self.options)))
+    }
+
     fn read(&mut self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         check_bounds(self.size, offset, bytes.len() as u64)?;
         if !self.options.direct {
@@ -128,13 +133,7 @@ impl Image for RawImage {
 
     fn write(&mut self, offset: u64, bytes: &[u8], durable: bool) -> io::Result<()> {
         check_bounds(self.size, offset, bytes.len() as u64)?;
-        if self.options.format.is_none() && Format::is_disguise(offset, bytes) {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "this would make the raw image look like one of another format; \
-                 configure it with image_type=raw to allow that",
-            ));
-        }
+        Format::check_write(self.options, offset, bytes)?;
         if !self.options.direct {
             return self.write_all(offset, bytes, durable);
         }
