@@ -53,7 +53,7 @@ stage_build() {
 }
 
 stage_guest() {
-    scripts/guest-image.sh
+    scripts/guest-workloads.sh
     scripts/guest-services.sh
 }
 
@@ -84,8 +84,11 @@ stage_fuzz() {
     scripts/fuzz.sh all 15 "${CH_SEED:-$RANDOM}"
 }
 
+# The digests of a boot are compared over a compile in the guest, and to power-off.
 stage_integration() {
-    CH_BIN_DIR=$target/checked CH_GUEST_DIR=$root/build/guest CH_SKIPS=$skips \
+    CH_DETERMINISM_INITRAMFS=$root/build/workloads/initramfs.cpio.gz \
+        CH_DETERMINISM_TEST=cpu-bench:1:compile CH_DETERMINISM_STEPS=all \
+        CH_BIN_DIR=$target/checked CH_GUEST_DIR=$root/build/guest CH_SKIPS=$skips \
         tests 'package(integration) and kind(test)' -p integration --tests -- --test-threads=1
 }
 
