@@ -43,14 +43,21 @@ pub(crate) struct Options {
 
     /// A disk: path=PATH,image_type=raw|qcow2,backing_files=on|off,readonly=on|off,direct=on|off,
     /// sparse=on|off,lock_granularity=byte-range|full,id=ID,serial=SERIAL,num_queues=NUMBER,
-    /// queue_size=NUMBER; repeatable
+    /// queue_size=NUMBER,rate_limit_group=ID,bw_size=BYTES,bw_one_time_burst=BYTES,
+    /// bw_refill_time=MILLISECONDS,ops_size=NUMBER,ops_one_time_burst=NUMBER,
+    /// ops_refill_time=MILLISECONDS; repeatable
     #[arg(long, value_name = "DISK", num_args = 1.., action = ArgAction::Append,
           help_heading = "Guest")]
     disk: Vec<String>,
 
+    /// Limits that disks share: id=ID, and limits as a disk's; repeatable
+    #[arg(long, value_name = "GROUP", num_args = 1.., action = ArgAction::Append,
+          help_heading = "Guest")]
+    rate_limit_group: Vec<String>,
+
     /// A network card: tap=NAME,fd=NUMBER,ip=ADDRESS,mask=MASK,mac=MAC,host_mac=MAC,mtu=NUMBER,
     /// id=ID,num_queues=NUMBER,queue_size=NUMBER,offload_tso=on|off,offload_ufo=on|off,
-    /// offload_csum=on|off; repeatable
+    /// offload_csum=on|off, and limits as a disk's; repeatable
     #[arg(long, value_name = "NET", num_args = 1.., action = ArgAction::Append,
           help_heading = "Guest")]
     net: Vec<String>,
@@ -67,7 +74,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "MODE", help_heading = "Guest")]
     console: Option<String>,
 
-    /// Fault tolerance: id=VM-ID,lease=file:PATH. With a lease, the VM asks before it boots
+    /// Fault tolerance: id=VM-ID,lease=file:PATH,fence=exec:COMMAND|none. With a lease, the VM asks before it boots
     #[arg(long, value_name = "FT", help_heading = "Guest")]
     ft: Option<String>,
 
@@ -264,6 +271,7 @@ impl Options {
             cmdline: self.cmdline.clone(),
             initramfs: self.initramfs.clone(),
             disks: self.disk.clone(),
+            rate_limit_groups: self.rate_limit_group.clone(),
             nets: self.net.clone(),
             rng: self.rng.clone(),
             serial: self.serial.clone(),
@@ -303,7 +311,11 @@ impl Options {
                 return Err(OptionsError::NoKernel { option });
             }
         }
-        for (option, values) in [("--disk", &self.disk), ("--net", &self.net)] {
+        for (option, values) in [
+            ("--disk", &self.disk),
+            ("--rate-limit-group", &self.rate_limit_group),
+            ("--net", &self.net),
+        ] {
             if !values.is_empty() {
                 return Err(OptionsError::NoKernel { option });
             }

@@ -105,6 +105,9 @@ struct FtCommon {
     /// The arbiter, on storage that both hosts share: file:PATH
     #[arg(long)]
     lease: Option<String>,
+    /// How a side that goes live makes sure that the old one writes no more: exec:COMMAND or none
+    #[arg(long)]
+    fence: Option<String>,
     /// Whether memory and log may cross a network unencrypted: on or off
     #[arg(long, value_parser = toggle, num_args = 0..=1, default_missing_value = "on")]
     insecure: Option<bool>,
@@ -157,6 +160,9 @@ impl FtCommon {
     fn add_to(&self, body: &mut Map<String, Value>) {
         if let Some(lease) = &self.lease {
             body.insert("lease".to_owned(), Value::from(lease.as_str()));
+        }
+        if let Some(fence) = &self.fence {
+            body.insert("fence".to_owned(), Value::from(fence.as_str()));
         }
         if let Some(insecure) = self.insecure {
             body.insert("insecure".to_owned(), Value::from(insecure));

@@ -100,6 +100,7 @@ impl VmFactory for MachineFactory {
         if let Some(FtConfig {
             id: Some(id),
             lease: Some(lease),
+            ..
         }) = &config.ft
         {
             authority::may_boot(*id, lease)?;

@@ -249,6 +249,7 @@ impl Vmm {
         let ft = config.ft.get_or_insert(FtConfig {
             id: None,
             lease: None,
+            fence: None,
         });
         if ft.id.is_none() {
             ft.id = Some(self.factory.fresh_id().map_err(ApiError::Build)?);

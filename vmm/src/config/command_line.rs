@@ -16,6 +16,7 @@ use super::ft::FtConfig;
 use super::memory::MemoryConfig;
 use super::net::NetConfig;
 use super::payload::PayloadConfig;
+use super::rate_limiter::RateLimitGroupConfig;
 use super::rng::RngConfig;
 
 /// The texts of the options that describe a virtual machine.
@@ -33,6 +34,8 @@ pub struct VmParams {
     pub initramfs: Option<PathBuf>,
     /// `--disk`
     pub disks: Vec<String>,
+    /// `--rate-limit-group`
+    pub rate_limit_groups: Vec<String>,
     /// `--net`
     pub nets: Vec<String>,
     /// `--rng`
@@ -105,6 +108,7 @@ impl VmParams {
                 .transpose()?
                 .unwrap_or_else(ConsoleConfig::console_default),
             disks: all(&self.disks, DiskConfig::parse)?,
+            rate_limit_groups: all(&self.rate_limit_groups, RateLimitGroupConfig::parse)?,
             net: all(&self.nets, NetConfig::parse)?,
             ft: self.ft.as_deref().map(FtConfig::parse).transpose()?,
             others: Default::default(),
@@ -141,6 +145,7 @@ mod tests {
             cmdline: Some("console=ttyS0 root=/dev/ram0".into()),
             initramfs: Some("/i".into()),
             disks: vec!["path=/d".into(), "path=/e,readonly=on".into()],
+            rate_limit_groups: vec!["id=g,ops_size=10,ops_refill_time=1000".into()],
             nets: vec!["tap=tap0".into()],
             rng: Some("src=/dev/zero".into()),
             serial: Some("tty".into()),

@@ -12,6 +12,7 @@ use option_parser::{Key, Options, Toggle};
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
+use super::rate_limiter::{self, RateLimiterConfig};
 
 /// What is in an image's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,7 +63,7 @@ pub struct DiskConfig {
     pub iommu: bool,
     /// How much it may be used.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rate_limiter_config: Option<serde_json::Value>,
+    pub rate_limiter_config: Option<RateLimiterConfig>,
     /// With whom it shares that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit_group: Option<String>,
@@ -83,6 +84,8 @@ pub struct DiskConfig {
     pub sparse: bool,
     /// How much of the file is locked.
     pub lock_granularity: LockGranularity,
+    /// One request at a time, as on a host without io_uring.
+    pub disable_io_uring: bool,
 }
 
 impl Default for DiskConfig {
@@ -105,6 +108,7 @@ impl Default for DiskConfig {
             backing_files: false,
             sparse: true,
             lock_granularity: LockGranularity::ByteRange,
+            disable_io_uring: false,
         }
     }
 }
@@ -128,8 +132,11 @@ impl DiskConfig {
             "backing_files",
             "sparse",
             "lock_granularity",
+            "rate_limit_group",
+            "_disable_io_uring",
         ]
         .map(Key::value);
+        let keys = [&keys[..], &rate_limiter::KEYS].concat();
         let options = Options::parse("--disk", text, &keys)?;
         let absent = DiskConfig::default();
         let toggle = |key, absent| {
@@ -164,8 +171,8 @@ impl DiskConfig {
             vhost_user: toggle("vhost_user", absent.vhost_user)?,
             vhost_socket: options.get("socket")?,
             iommu: toggle("iommu", absent.iommu)?,
-            rate_limiter_config: None,
-            rate_limit_group: None,
+            rate_limiter_config: RateLimiterConfig::of(&options)?,
+            rate_limit_group: options.get("rate_limit_group")?,
             id: options.get("id")?,
             serial: options.get("serial")?,
             pci_segment: options.get("pci_segment")?.unwrap_or(absent.pci_segment),
@@ -173,6 +180,7 @@ impl DiskConfig {
             backing_files: toggle("backing_files", absent.backing_files)?,
             sparse: toggle("sparse", absent.sparse)?,
             lock_granularity,
+            disable_io_uring: toggle("_disable_io_uring", absent.disable_io_uring)?,
         })
     }
 
@@ -200,11 +208,6 @@ impl DiskConfig {
             ("disk vhost_user", self.vhost_user),
             ("disk vhost_socket", self.vhost_socket.is_some()),
             ("disk iommu", self.iommu),
-            (
-                "disk rate_limiter_config",
-                self.rate_limiter_config.is_some(),
-            ),
-            ("disk rate_limit_group", self.rate_limit_group.is_some()),
             ("disk pci_segment", self.pci_segment != 0),
             (
                 "disk image_type other than raw or qcow2",
@@ -219,6 +222,12 @@ impl DiskConfig {
         }
         if self.path.is_none() {
             return Err(ConfigError::DiskWithoutPath);
+        }
+        if let Some(limits) = &self.rate_limiter_config {
+            limits.validate()?;
+            if self.rate_limit_group.is_some() {
+                return Err(ConfigError::RateLimitTwice);
+            }
         }
         let (queues, size) = (self.num_queues, self.queue_size);
         let is_possible = (1..=QUEUES_MAX).contains(&queues)
@@ -274,6 +283,8 @@ mod tests {
             "path=/d,image_type=vhdx",
             "path=/d,vhost_user=on",
             "path=/d,pci_segment=1",
+            "path=/d,bw_size=5",
+            "path=/d,bw_size=5,bw_refill_time=5,rate_limit_group=g",
         ] {
             let disk = DiskConfig::parse(wrong).unwrap();
             disk.validate().unwrap_err();

@@ -163,6 +163,26 @@ pub enum ConfigError {
     /// Half an address.
     #[error("a TAP device's ip and mask belong together; give both or neither")]
     NetAddressAndMask,
+    /// Half a limit.
+    #[error(
+        "a limit of {size} tokens in {refill_time} ms limits nothing: give both a size and a \
+         refill time, or neither"
+    )]
+    RateLimit {
+        /// Tokens.
+        size: u64,
+        /// Milliseconds.
+        refill_time: u64,
+    },
+    /// A limit of one's own and one that is shared.
+    #[error("a disk has either limits of its own or a rate_limit_group, not both")]
+    RateLimitTwice,
+    /// A group that is not there.
+    #[error("there is no rate limit group '{id}'; describe it with --rate-limit-group id={id},…")]
+    NoRateLimitGroup {
+        /// Its name.
+        id: String,
+    },
     /// More devices than the bus has room for.
     #[error("{count} devices are asked for; the PCI bus has room for {max}")]
     TooManyDevices {
@@ -198,6 +218,12 @@ pub enum ConfigError {
     /// A lease is not what leases look like.
     #[error("'{text}' is no lease; it takes file:PATH with an absolute path on shared storage")]
     Lease {
+        /// What was given.
+        text: String,
+    },
+    /// A fence is not what fences look like.
+    #[error("'{text}' is no fence; it takes exec:COMMAND or none")]
+    Fence {
         /// What was given.
         text: String,
     },

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{Lease, TcpAddress};
 use super::error::ConfigError;
+use super::fence::Fence;
 
 /// After how long without a sign of life a peer counts as lost, unless told otherwise.
 pub const DETECTION_TIMEOUT_MS_DEFAULT: u64 = 1000;
@@ -73,15 +74,21 @@ pub struct FtConfig {
     /// Its arbiter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
+    /// How a side that goes live fences the old one. With a command, each backup must have one of
+    /// its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
 }
 
 impl FtConfig {
-    /// Reads `--ft id=,lease=`.
+    /// Reads `--ft id=,lease=,fence=`.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let options = Options::parse("--ft", text, &["id", "lease"].map(Key::value))?;
+        let keys = ["id", "lease", "fence"].map(Key::value);
+        let options = Options::parse("--ft", text, &keys)?;
         let id = options.text("id").map(str::parse).transpose()?;
         let lease = options.text("lease").map(str::parse).transpose()?;
-        Ok(FtConfig { id, lease })
+        let fence = options.text("fence").map(str::parse).transpose()?;
+        Ok(FtConfig { id, lease, fence })
     }
 }
 
@@ -94,6 +101,9 @@ pub struct FtEnableConfig {
     /// The arbiter; that of the VM's configuration if none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
+    /// The fence; that of the VM's configuration if none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
     /// Whether memory and log may cross a network unencrypted.
     #[serde(default)]
     pub insecure: bool,
@@ -111,6 +121,10 @@ pub struct FtReceiveConfig {
     /// The arbiter, if it has another path on this host than on the primary's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<Lease>,
+    /// How this host fences the primary's when it goes live; as the VM's configuration says if none
+    /// is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fence: Option<Fence>,
     /// Whether memory and log may cross a network unencrypted.
     #[serde(default)]
     pub insecure: bool,
@@ -195,6 +209,9 @@ mod tests {
         assert_eq!(ft.lease, Some(Lease::File("/shared/vm1".into())));
         assert!(ft.id.is_some());
         FtConfig::parse("lease=shared").unwrap_err();
+        let ft = FtConfig::parse(r#"fence="exec:fence a,b""#).unwrap();
+        assert_eq!(ft.fence, Some(Fence::Exec("fence a,b".to_owned())));
+        FtConfig::parse("fence=maybe").unwrap_err();
     }
 
     #[test]

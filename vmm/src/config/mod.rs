@@ -14,14 +14,16 @@ mod cpus;
 mod devices;
 mod disk;
 mod error;
+mod fence;
 mod ft;
 mod memory;
 mod net;
 mod payload;
+mod rate_limiter;
 mod rng;
 mod unsupported;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,12 +34,14 @@ pub use cpus::{CpuTopology, CpusConfig};
 pub use devices::{Place, Planned};
 pub use disk::{DiskConfig, ImageType, LockGranularity};
 pub use error::ConfigError;
+pub use fence::Fence;
 pub use ft::{
     DETECTION_TIMEOUT_MS_DEFAULT, FtConfig, FtEnableConfig, FtOverrideConfig, FtReceiveConfig, VmId,
 };
 pub use memory::{HotplugMethod, MEMORY_SIZE_MIN, MemoryConfig};
 pub use net::NetConfig;
 pub use payload::{CMDLINE_LENGTH_MAX, PayloadConfig};
+pub use rate_limiter::{RateLimitGroupConfig, RateLimiterConfig, TokenBucketConfig};
 pub use rng::RngConfig;
 
 /// A virtual machine's configuration.
@@ -58,6 +62,9 @@ pub struct VmConfig {
     /// Disks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disks: Option<Vec<DiskConfig>>,
+    /// Limits that disks share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit_groups: Option<Vec<RateLimitGroupConfig>>,
     /// Network cards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net: Option<Vec<NetConfig>>,
@@ -92,8 +99,22 @@ impl VmConfig {
             .as_ref()
             .ok_or(ConfigError::NoPayload)?
             .validate()?;
+        let mut groups = BTreeSet::new();
+        for group in self.rate_limit_groups.iter().flatten() {
+            group.rate_limiter_config.validate()?;
+            if !groups.insert(group.id.as_str()) {
+                let id = group.id.clone();
+                return Err(ConfigError::DuplicateId { id });
+            }
+        }
         for disk in self.disks.iter().flatten() {
             disk.validate()?;
+            if let Some(id) = &disk.rate_limit_group
+                && !groups.contains(id.as_str())
+            {
+                let id = id.clone();
+                return Err(ConfigError::NoRateLimitGroup { id });
+            }
         }
         for net in self.net.iter().flatten() {
             net.validate()?;

@@ -14,6 +14,7 @@ use option_parser::{IntegerList, Key, Options, Toggle};
 use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
+use super::rate_limiter::{self, RateLimiterConfig};
 
 /// Less is no MTU for IPv4.
 const MTU_MIN: u16 = 68;
@@ -59,7 +60,7 @@ pub struct NetConfig {
     pub fds: Option<Vec<i32>>,
     /// How much it may be used.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rate_limiter_config: Option<serde_json::Value>,
+    pub rate_limiter_config: Option<RateLimiterConfig>,
     /// The PCI segment.
     pub pci_segment: u16,
     /// Large TCP segments may be passed.
@@ -119,6 +120,7 @@ impl NetConfig {
             "offload_csum",
         ]
         .map(Key::value);
+        let keys = [&keys[..], &rate_limiter::KEYS].concat();
         let options = Options::parse("--net", text, &keys)?;
         let absent = NetConfig::default();
         let toggle = |key, absent| {
@@ -154,7 +156,7 @@ impl NetConfig {
             vhost_socket: options.get("socket")?,
             id: options.get("id")?,
             fds,
-            rate_limiter_config: None,
+            rate_limiter_config: RateLimiterConfig::of(&options)?,
             pci_segment: options.get("pci_segment")?.unwrap_or(absent.pci_segment),
             offload_tso: toggle("offload_tso", absent.offload_tso)?,
             offload_ufo: toggle("offload_ufo", absent.offload_ufo)?,
@@ -167,10 +169,6 @@ impl NetConfig {
             ("net vhost_user", self.vhost_user),
             ("net vhost_socket", self.vhost_socket.is_some()),
             ("net iommu", self.iommu),
-            (
-                "net rate_limiter_config",
-                self.rate_limiter_config.is_some(),
-            ),
             ("net pci_segment", self.pci_segment != 0),
             (
                 "net with several descriptors",
@@ -182,6 +180,9 @@ impl NetConfig {
                 let what = what.to_owned();
                 return Err(ConfigError::Unsupported { what });
             }
+        }
+        if let Some(limits) = &self.rate_limiter_config {
+            limits.validate()?;
         }
         let (queues, size) = (self.num_queues, self.queue_size);
         let is_possible = queues.is_multiple_of(2)

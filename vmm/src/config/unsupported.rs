@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::error::ConfigError;
 
 /// The parts by their JSON names.
-const PARTS: [&str; 22] = [
+const PARTS: [&str; 21] = [
     "balloon",
     "debug_console",
     "devices",
@@ -29,7 +29,6 @@ const PARTS: [&str; 22] = [
     "pmem",
     "pvpanic",
     "pvmemcontrol",
-    "rate_limit_groups",
     "tpm",
     "user_devices",
     "vdpa",

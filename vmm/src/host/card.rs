@@ -18,6 +18,7 @@ use net_util::{MacAddress, Tap, announcement};
 
 use super::bell::Bell;
 use super::channel_thread::Exit;
+use super::rate_limiter::RateLimiter;
 use super::request_thread::{RequestSource, Taken};
 
 /// The first announcement may be lost: a switch may not pass frames on yet.
@@ -108,12 +109,19 @@ impl Card {
 struct Sender<S> {
     source: S,
     card: Card,
+    limiter: RateLimiter,
 }
 
 impl<S: RequestSource> Sender<S> {
     /// Carries out what may leave now.
     fn run(&mut self) {
-        while let Some(Taken { request, .. }) = self.source.take() {
+        while self.limiter.wait().is_none()
+            && let Some(Taken { request, .. }) = self.source.take()
+        {
+            if let Request::Transmit { frames } = &request {
+                let bytes = request.data_length() as u64;
+                self.limiter.charge(bytes, frames.len() as u64);
+            }
             self.card.carry_out(&request);
         }
     }
@@ -159,21 +167,27 @@ impl CardThread {
         bell: Arc<Bell>,
         source: S,
         card: Card,
+        limiter: RateLimiter,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            sender: Mutex::new(Sender { source, card }),
+            sender: Mutex::new(Sender {
+                source,
+                card,
+                limiter,
+            }),
             bell,
             closed: AtomicBool::new(false),
         });
         let (for_thread, for_close) = (Arc::clone(&shared), Arc::clone(&shared));
         let run = move || {
             while !for_thread.closed.load(Ordering::SeqCst) {
-                {
+                let wait = {
                     let mut sender = for_thread.lock();
                     sender.card.go_on_announcing();
                     sender.run();
-                }
-                for_thread.bell.wait(PATIENCE);
+                    sender.limiter.wait()
+                };
+                for_thread.bell.wait(wait.unwrap_or(PATIENCE).min(PATIENCE));
             }
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;

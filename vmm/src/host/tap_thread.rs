@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use net_util::Tap;
 
+use super::rate_limiter::RateLimiter;
 use super::sleeper::Stand;
 
 /// The longest frame with its header.
@@ -38,6 +39,7 @@ pub struct TapReader<R> {
     device: Mutex<Device>,
     descriptor: RawFd,
     receiver: R,
+    limiter: RateLimiter,
 }
 
 #[derive(Debug)]
@@ -49,8 +51,8 @@ struct Device {
 }
 
 impl<R: FrameReceiver> TapReader<R> {
-    /// One that hands frames of `tap` to `receiver`.
-    pub fn new(tap: Tap, receiver: R) -> Self {
+    /// One that hands frames of `tap` to `receiver`, as fast as `limiter` allows.
+    pub fn new(tap: Tap, receiver: R, limiter: RateLimiter) -> Self {
         TapReader {
             descriptor: tap.as_fd().as_raw_fd(),
             device: Mutex::new(Device {
@@ -59,6 +61,7 @@ impl<R: FrameReceiver> TapReader<R> {
                 is_lost: false,
             }),
             receiver,
+            limiter,
         }
     }
 
@@ -80,12 +83,16 @@ impl<R: FrameReceiver> TapReader<R> {
         if device.is_lost {
             return false;
         }
-        if !self.receiver.has_room(Duration::ZERO) {
+        if !self.receiver.has_room(Duration::ZERO) || self.limiter.wait().is_some() {
             return true;
         }
         match device.read_some() {
             // While the lock is held, so that nobody overtakes.
-            Ok(frames) if !frames.is_empty() => self.receiver.deliver(frames),
+            Ok(frames) if !frames.is_empty() => {
+                let bytes: usize = frames.iter().map(Vec::len).sum();
+                self.limiter.charge(bytes as u64, frames.len() as u64);
+                self.receiver.deliver(frames);
+            }
             Ok(_) => {}
             Err(error) => {
                 log::error!("the guest receives nothing any more: {error}");
@@ -126,6 +133,10 @@ impl TapThread {
         let run = move || {
             while !closed_too.load(Ordering::SeqCst) {
                 if !reader.receiver.has_room(PATIENCE) || !stand.wait(PATIENCE) {
+                    continue;
+                }
+                if let Some(wait) = reader.limiter.wait() {
+                    thread::sleep(wait.min(PATIENCE));
                     continue;
                 }
                 let device = reader.device.lock();

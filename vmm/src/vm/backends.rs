@@ -6,7 +6,7 @@
 //! Invariant: only a live machine has backends; a backup opens nothing before it goes live. They
 //! take from the gate only what may leave, and are asked no more once the role is silenced.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -15,20 +15,23 @@ use std::time::Duration;
 use block::Image;
 use machine::block::BlockSpec;
 use machine::net::NetSpec;
-use machine::{DeviceSpec, Lane, Outcome, Output};
+use machine::{DeviceSpec, Lane, Outcome, Output, Submission};
 use net_util::{MacAddress, Tap, TapError};
 
 use super::bells::Bells;
+use super::fencing::Fencing;
 use super::inbox::{Completion, FrameSource, Inbox};
 use super::outlet::{History, Outlet};
 use super::primary_role::{SharedPrimary, lock};
 use super::reasons;
-use crate::config::{DiskConfig, NetConfig, Planned, VmConfig};
+use crate::config::{self, DiskConfig, NetConfig, Planned, VmConfig};
 use crate::control::VmError;
 use crate::host::card::{Card, CardThread};
 use crate::host::clock;
-use crate::host::disk::{self, Disk};
+use crate::host::disk::{self, Disk, Takeover};
 use crate::host::entropy::Entropy;
+use crate::host::fence::{Fence, FenceThread};
+use crate::host::rate_limiter::RateLimiter;
 use crate::host::request_thread::{RequestSource, RequestThread, Taken};
 use crate::host::tap_thread::{FrameReceiver, TapReader, TapThread};
 
@@ -44,6 +47,7 @@ fn place(config: &DiskConfig) -> disk::Place {
     disk::Place {
         path: config.path.clone().unwrap_or_default(),
         options: config.open_options(),
+        uses_ring: !config.disable_io_uring,
     }
 }
 
@@ -108,21 +112,6 @@ fn open_tap(config: &NetConfig) -> Result<Tap, TapError> {
     Ok(tap)
 }
 
-/// What this host does not have of what a machine of `config` would need when it goes live here.
-pub fn missing(config: &VmConfig) -> Option<String> {
-    let disks = config.disks.iter().flatten();
-    let gone = disks.filter_map(|disk| {
-        let path = disk.path.as_ref()?;
-        let error = std::fs::metadata(path).err()?;
-        Some(format!(
-            "this host has no disk image '{}': {error}",
-            path.display()
-        ))
-    });
-    let gone: Vec<String> = gone.collect();
-    (!gone.is_empty()).then(|| gone.join(", "))
-}
-
 fn disk_spec(config: &DiskConfig, image: &dyn Image) -> BlockSpec {
     let mut serial = [0; machine::block::SERIAL_LENGTH];
     let text = config.serial.as_deref().unwrap_or_default().as_bytes();
@@ -159,25 +148,48 @@ pub struct Backends {
     threads: Vec<RequestThread>,
     _cards: Vec<CardThread>,
     _receivers: Vec<Receiver>,
+    /// Of a side that went live.
+    fence: Option<Arc<Fence>>,
+    _fence_thread: Option<FenceThread>,
+}
+
+/// With what a machine's devices begin on this host.
+pub enum Start {
+    /// It is new, and this was opened for it.
+    New(Opened),
+    /// This side goes live: images are opened when they may be, cards are announced, and what cannot
+    /// be had fails the guest's requests.
+    GoesLive(Inheritance),
+}
+
+/// What a side that goes live takes over.
+pub struct Inheritance {
+    /// How it fences the other one.
+    pub fencing: Fencing,
+    /// Which VM, in which generation, and where the other side was.
+    pub variables: Vec<(&'static str, String)>,
+    /// The requests in flight.
+    pub in_flight: Vec<Submission>,
 }
 
 impl Backends {
-    /// Starts those of the machine of `config`, of whose console so many bytes are emitted. Without
-    /// what was opened before, this side goes live: images are opened when they can be, cards are
-    /// announced, and what cannot be had fails the guest's requests.
+    /// Starts those of the machine of `config`, of whose console so many bytes are emitted.
     pub fn start(
         config: &VmConfig,
-        opened: Option<Opened>,
+        start: Start,
         around: &Around,
         emitted: u64,
     ) -> Result<Self, VmError> {
         let host = |what| move |source| VmError::Host { what, source };
-        let goes_live = opened.is_none();
-        let history = if goes_live {
-            History::Continues
-        } else {
-            History::Begins
+        let (mut opened, inheritance) = match start {
+            Start::New(opened) => (opened, None),
+            Start::GoesLive(inheritance) => (Opened::default(), Some(inheritance)),
         };
+        let history = match inheritance {
+            Some(_) => History::Continues,
+            None => History::Begins,
+        };
+        let fence = Arc::new(Fence::default());
         let target = Outlet::target(&config.serial, history)?;
         let bell = around.bells.of(Lane::Console);
         let outlet = Outlet::open(
@@ -189,7 +201,7 @@ impl Backends {
             emitted,
         )
         .map_err(host("connect the serial port"))?;
-        let mut opened = opened.unwrap_or_default();
+        let limits = Limits::new(config);
         let (mut threads, mut cards, mut receivers) = (Vec::new(), Vec::new(), Vec::new());
         for device in config.devices() {
             let source = GatedRequests {
@@ -201,11 +213,18 @@ impl Backends {
             let thread = match device.planned {
                 Planned::Disk(config) => {
                     let place = place(config);
-                    let disk = match opened.images.pop_front() {
-                        Some(image) => Disk::with(place, image),
-                        None => Disk::waiting(place),
+                    let disk = match (opened.images.pop_front(), &inheritance) {
+                        (None, Some(inheritance)) => {
+                            let takeover = inheritance.takeover(device.device, &fence);
+                            Disk::taken_over(place, takeover, Arc::clone(&bell))
+                        }
+                        (Some(image), _) => {
+                            Disk::with(place, image).map_err(host("wait for a disk"))?
+                        }
+                        // `prepare` opens one for each.
+                        (None, None) => Disk::gone(place),
                     };
-                    RequestThread::start(&device.id, bell, source, disk)
+                    RequestThread::start(&device.id, bell, source, disk, limits.of_disk(config))
                 }
                 Planned::Net(config) => {
                     let tap = match opened.taps.pop_front() {
@@ -215,32 +234,49 @@ impl Backends {
                     if let Some(tap) = &tap
                         && let Some(tap) = after_all(tap.try_clone())
                     {
-                        let receiver = Receiver::start(&device.id, tap, around, device.device);
+                        let limiter = limits.of_card(config);
+                        let name = (device.id.as_str(), device.device);
+                        let receiver = Receiver::start(name, tap, around, limiter);
                         receivers.push(receiver.map_err(host("start a device's thread"))?);
                     }
                     let mut card = Card::new(tap);
-                    if goes_live {
+                    if inheritance.is_some() {
                         card.announce(mac_of(config, device.device));
                         around.inbox.announce(device.device);
                     }
-                    let card = CardThread::start(&device.id, bell, source, card)
+                    let card = CardThread::start(&device.id, bell, source, card, limits.of_card(config))
                         .map_err(host("start a device's thread"))?;
                     lock(&around.role).set_exit(Lane::Device(device.device), card.exit());
                     cards.push(card);
                     continue;
                 }
                 Planned::Rng(config) => {
-                    RequestThread::start(&device.id, bell, source, Entropy::new(&config.src))
+                    let limiter = RateLimiter::default();
+                    let entropy = Entropy::new(&config.src);
+                    RequestThread::start(&device.id, bell, source, entropy, limiter)
                 }
             };
             threads.push(thread.map_err(host("start a device's thread"))?);
         }
+        let command = inheritance.as_ref().and_then(Inheritance::command);
+        let fence_thread = command
+            .map(|(command, variables)| FenceThread::start(Arc::clone(&fence), command, variables))
+            .transpose()
+            .map_err(host("start the thread that fences"))?;
         Ok(Backends {
             outlet,
             threads,
             _cards: cards,
             _receivers: receivers,
+            fence: inheritance.map(|_| fence),
+            _fence_thread: fence_thread,
         })
+    }
+
+    /// Whether the side from which this one took over can write no more. Until then it would be too
+    /// much to tell a third one of what it may still write.
+    pub fn are_fenced(&self) -> bool {
+        self.fence.as_ref().is_none_or(|fence| fence.is_complete())
     }
 
     /// Waits until all console bytes up to the count `through` are out, but not longer than
@@ -257,6 +293,65 @@ impl Backends {
     /// Whether that is so by now.
     pub fn are_settled(&self) -> bool {
         self.threads.iter().all(RequestThread::is_settled)
+    }
+}
+
+/// Who may be used how much.
+struct Limits<'a> {
+    groups: BTreeMap<&'a str, RateLimiter>,
+}
+
+impl<'a> Limits<'a> {
+    fn new(config: &'a VmConfig) -> Self {
+        let groups = config.rate_limit_groups.iter().flatten();
+        Limits {
+            groups: groups
+                .map(|group| {
+                    (
+                        group.id.as_str(),
+                        RateLimiter::new(&group.rate_limiter_config),
+                    )
+                })
+                .collect(),
+        }
+    }
+
+    fn of_disk(&self, config: &DiskConfig) -> RateLimiter {
+        let group = config.rate_limit_group.as_deref();
+        let shared = group.and_then(|id| self.groups.get(id)).cloned();
+        let own = config.rate_limiter_config.as_ref();
+        shared
+            .or_else(|| own.map(RateLimiter::new))
+            .unwrap_or_default()
+    }
+
+    /// For one direction: each has limits of its own.
+    fn of_card(&self, config: &NetConfig) -> RateLimiter {
+        let own = config.rate_limiter_config.as_ref();
+        own.map(RateLimiter::new).unwrap_or_default()
+    }
+}
+
+impl Inheritance {
+    fn takeover(&self, device: u8, fence: &Arc<Fence>) -> Takeover {
+        let ours = self.in_flight.iter().filter(|s| s.device == device);
+        let changes = ours.filter(|submission| submission.request.modifies());
+        Takeover {
+            fence: Arc::clone(fence),
+            lock_tells: self.fencing.locked.contains(&device),
+            is_risked: self.fencing.fence == Some(config::Fence::None),
+            in_flight: changes
+                .filter_map(|s| Some((s.id, s.request.extent()?)))
+                .collect(),
+        }
+    }
+
+    /// The fence's command, if it is one, with its variables.
+    fn command(&self) -> Option<(String, Vec<(&'static str, String)>)> {
+        match &self.fencing.fence {
+            Some(config::Fence::Exec(command)) => Some((command.clone(), self.variables.clone())),
+            _ => None,
+        }
     }
 }
 
@@ -304,15 +399,24 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn start(id: &str, tap: Tap, around: &Around, device: u8) -> io::Result<Self> {
+    fn start(
+        (id, device): (&str, u8),
+        tap: Tap,
+        around: &Around,
+        limiter: RateLimiter,
+    ) -> io::Result<Self> {
         let inbox = Arc::clone(&around.inbox);
         let received = Received {
             inbox: Arc::clone(&inbox),
             device,
         };
-        let reader = Arc::new(TapReader::new(tap, received));
+        let is_limited = limiter.is_some();
+        let reader = Arc::new(TapReader::new(tap, received, limiter));
         let source: Arc<dyn FrameSource> = Arc::clone(&reader) as _;
-        inbox.watch(device, Arc::downgrade(&source))?;
+        // Whoever watches would be called again and again while a limited card may not read.
+        if !is_limited {
+            inbox.watch(device, Arc::downgrade(&source))?;
+        }
         Ok(Receiver {
             _thread: TapThread::start(&format!("{id}-rx"), Arc::clone(&reader))?,
             inbox,
@@ -350,6 +454,10 @@ impl RequestSource for GatedRequests {
             }),
             Output::Console { .. } => None,
         }
+    }
+
+    fn may_leave(&mut self) -> bool {
+        lock(&self.around.role).may_leave(clock::monotonic_ns())
     }
 
     fn ended(&mut self, id: u64, outcome: Outcome, data: Vec<u8>) {

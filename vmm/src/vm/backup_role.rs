@@ -19,11 +19,11 @@ use ft::identity::{Generation, Incarnation, VmId};
 use ft::log::ComponentDigest;
 use machine::{Output, Position};
 
-use super::backends;
 use super::clone_in::{IncomingClone, WholeClone};
+use super::fencing::{self, Fencing};
 use super::inbox::Inbox;
 use super::reasons;
-use crate::config::Lease;
+use crate::config::{Fence, Lease};
 use crate::host::arbiter_thread::ArbiterThread;
 use crate::host::channel_thread::{ChannelRole, ChannelWaker, Wishes};
 use crate::host::clock;
@@ -85,6 +85,9 @@ pub struct BackupRole {
     me: Weak<Mutex<BackupRole>>,
     /// This host's name for the arbiter, if it has one of its own.
     lease: Option<Lease>,
+    /// How this host fences, if it has its own way; what came of that and the VM's.
+    fence: Option<Fence>,
+    fencing: Fencing,
     arbiter: Option<ArbiterThread>,
     waker: Option<ChannelWaker>,
     datagrams: Vec<Vec<u8>>,
@@ -108,6 +111,7 @@ impl BackupRole {
         settings: Settings,
         offer: Offer,
         lease: Option<Lease>,
+        fence: Option<Fence>,
         inbox: Arc<Inbox>,
     ) -> SharedBackup {
         Arc::new_cyclic(|me| {
@@ -117,6 +121,8 @@ impl BackupRole {
                 inbox,
                 me: me.clone(),
                 lease,
+                fence,
+                fencing: Fencing::default(),
                 arbiter: None,
                 waker: None,
                 datagrams: Vec::new(),
@@ -154,6 +160,11 @@ impl BackupRole {
     /// Who decides about the VM.
     pub fn arbiter(&self) -> Option<&ArbiterThread> {
         self.arbiter.as_ref()
+    }
+
+    /// What keeps the primary from the disks when this side goes live.
+    pub fn fencing(&self) -> &Fencing {
+        &self.fencing
     }
 
     // --- For the vCPU thread.
@@ -370,19 +381,23 @@ impl BackupRole {
             return;
         };
         let result = incoming.blob(kind, bytes).map(|config| {
-            let missing = config.and_then(backends::missing);
+            let fencing = config.map(|config| fencing::judge(config, self.fence.as_ref()));
             let lease = config.and_then(|config| {
                 let theirs = config.ft.as_ref().and_then(|ft| ft.lease.clone());
                 self.lease.clone().or(theirs)
             });
-            (lease, missing)
+            (lease, fencing)
         });
-        let (lease, missing) = self.accept(result).unwrap_or_default();
-        if let Some(missing) = missing {
-            log::warn!("the clone is refused: {missing}");
-            self.incoming = None;
-            self.backup.refuse(&missing);
-            return;
+        let (lease, fencing) = self.accept(result).unwrap_or_default();
+        match fencing {
+            Some(Ok(fencing)) => self.fencing = fencing,
+            Some(Err(problem)) => {
+                log::warn!("the clone is refused: {problem}");
+                self.incoming = None;
+                self.backup.refuse(&problem);
+                return;
+            }
+            None => {}
         }
         if let Some(lease) = lease {
             match ArbiterThread::start(&lease) {

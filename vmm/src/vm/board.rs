@@ -81,6 +81,11 @@ impl Board {
         (shown.part, shown.peer) = (part, peer);
     }
 
+    /// Where the peer is or was.
+    pub fn peer(&self) -> Option<String> {
+        self.lock().peer.clone()
+    }
+
     /// Which part it plays.
     pub fn part(&self) -> Part {
         self.lock().part.clone()

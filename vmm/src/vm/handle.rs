@@ -15,7 +15,7 @@ use ft::identity::Incarnation;
 use ft::primary::Primary;
 use machine::{DeviceSpec, Machine, MachineConfig, Position};
 
-use super::backends::{Around, Backends};
+use super::backends::{Around, Backends, Start};
 use super::bells::Bells;
 use super::board::{Board, Part};
 use super::inbox::Inbox;
@@ -83,7 +83,7 @@ impl MachineHandle {
             inbox: Arc::clone(&inbox),
             bells,
         };
-        let backends = Backends::start(config, Some(opened), &around, 0)?;
+        let backends = Backends::start(config, Start::New(opened), &around, 0)?;
         let now = clock::monotonic_ns();
         let journal = Journal::new(Arc::clone(&role), recorder, &inbox, now, Position(0))
             .map_err(host("start the digest thread"))?;

@@ -147,6 +147,7 @@ fn receive(
         pairing::settings(config.detection_timeout_ms),
         offer,
         config.lease.clone(),
+        config.fence.clone(),
         Arc::clone(&parts.inbox),
     );
     // The last connection's thread ends first.

@@ -464,6 +464,9 @@ impl Live {
     /// Sends what there is room for of the clone.
     fn send_clone(&mut self) -> Result<(), AppendError> {
         if self.clone.is_none() {
+            if !self.backends.are_fenced() {
+                return Ok(());
+            }
             // From the pairing's beginning on, what is written is durable; this is for the rest.
             self.backends.settle();
             // The digest in the end wants a hash of every page.
@@ -655,8 +658,12 @@ impl Live {
         let ft = self.config.ft.get_or_insert(FtConfig {
             id: None,
             lease: None,
+            fence: None,
         });
         ft.lease = Some(lease);
+        if config.fence.is_some() {
+            ft.fence.clone_from(&config.fence);
+        }
         Ok(())
     }
 }

@@ -28,6 +28,7 @@ mod clone_in;
 mod clone_out;
 mod digest_thread;
 mod digests;
+mod fencing;
 mod follower;
 mod hold_times;
 mod inbox;

@@ -202,6 +202,11 @@ impl PrimaryRole {
         output
     }
 
+    /// Whether an output that was taken earlier may still leave.
+    pub fn may_leave(&self, now: u64) -> bool {
+        !self.silenced && self.over.is_none() && self.primary.may_emit(now)
+    }
+
     /// Sends what was appended, and wakes nobody for it if the host takes it at once.
     pub fn send_now(&mut self, now: u64) {
         self.primary.flush();

@@ -17,7 +17,7 @@ use ft::primary::Primary;
 use machine::Output;
 use thiserror::Error;
 
-use super::backends::{Around, Backends};
+use super::backends::{Around, Backends, Inheritance, Start};
 use super::bells::Bells;
 use super::board::Part;
 use super::follower::{self, Followed, LiveMachine};
@@ -254,7 +254,20 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
         inbox: Arc::clone(&parts.inbox),
         bells,
     };
-    let backends = match Backends::start(&config, None, &around, emitted) {
+    let (fencing, old_side) = {
+        let backup = backup_role::lock(&backup);
+        (backup.fencing().clone(), parts.board.peer())
+    };
+    let start = Start::GoesLive(Inheritance {
+        fencing,
+        variables: vec![
+            ("FT_VM", promotion.vm.to_string()),
+            ("FT_GENERATION", promotion.generation.to_string()),
+            ("FT_PEER", old_side.unwrap_or_default()),
+        ],
+        in_flight: machine.in_flight(),
+    });
+    let backends = match Backends::start(&config, start, &around, emitted) {
         Ok(backends) => backends,
         Err(error) => return End::Stop(Stop::Failed(error)),
     };

@@ -16,6 +16,7 @@ fn diverge(site: &Site, primary: &Host, tamper: Tamper) -> (FtInfo, FtInfo) {
     let (backup, address) = site.receive();
     let wire = Wire::to(&address);
     primary.ask(Request::FtEnable(FtEnableConfig {
+        fence: None,
         peer: wire.address.clone(),
         lease: site.lease(),
         insecure: false,

@@ -78,6 +78,7 @@ fn a_backup_that_waits_for_its_arbiter_is_deleted_when_it_has_the_answer() {
     let (backup, peer) = site.receive();
     let lease = Lease::File(shared.join("flag"));
     primary.ask(Request::FtEnable(FtEnableConfig {
+        fence: None,
         peer,
         lease: Some(lease.clone()),
         insecure: false,

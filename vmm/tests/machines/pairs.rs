@@ -79,6 +79,7 @@ fn without_an_answer_of_the_arbiter_nobody_goes_on() {
     std::fs::create_dir(&shared).unwrap();
     let (backup, peer) = site.receive();
     primary.ask(Request::FtEnable(FtEnableConfig {
+        fence: None,
         peer,
         lease: Some(Lease::File(shared.join("flag"))),
         insecure: false,
@@ -107,6 +108,7 @@ fn nothing_is_lost_when_there_is_no_peer() {
     let (backup, peer) = site.receive();
     drop(backup);
     primary.ask(Request::FtEnable(FtEnableConfig {
+        fence: None,
         peer,
         lease: site.lease(),
         insecure: false,
@@ -128,6 +130,7 @@ fn who_is_protected_is_not_protected_again() {
     let backup = site.protect(&primary);
     let (other, peer) = site.receive();
     let again = FtEnableConfig {
+        fence: None,
         peer,
         lease: Some(Lease::File(site.path("another"))),
         insecure: false,
@@ -162,6 +165,7 @@ fn protection_is_called_off_before_there_is_a_peer() {
     };
     let full: Vec<_> = std::iter::from_fn(|| connect().ok()).collect();
     primary.ask(Request::FtEnable(FtEnableConfig {
+        fence: None,
         peer: format!("tcp:{address}").parse().unwrap(),
         lease: site.lease(),
         insecure: false,
@@ -205,6 +209,7 @@ fn each_side_says_what_it_is() {
     let shared = site.path("shared");
     std::fs::create_dir(&shared).unwrap();
     primary.ask(Request::FtEnable(FtEnableConfig {
+        fence: None,
         peer: peer.clone(),
         lease: Some(Lease::File(shared.join("flag"))),
         insecure: false,
@@ -251,6 +256,7 @@ fn each_side_says_what_it_is() {
 
     let (backup, peer) = site.receive();
     primary.ask(Request::FtEnable(FtEnableConfig {
+        fence: None,
         peer,
         lease: Some(Lease::File(shared.join("flag"))),
         insecure: false,
@@ -283,6 +289,7 @@ fn a_backup_without_the_disk_refuses() {
     std::fs::rename(&image, site.path("elsewhere")).unwrap();
     let (_backup, peer) = site.receive();
     primary.ask(Request::FtEnable(FtEnableConfig {
+        fence: None,
         peer,
         lease: site.lease(),
         insecure: false,
@@ -290,7 +297,7 @@ fn a_backup_without_the_disk_refuses() {
     }));
     wait_until("a refusal", || !primary.info().last_error.is_empty());
     let why = primary.info().last_error.join(": ");
-    assert!(why.contains("no disk image"), "{why}");
+    assert!(why.contains("cannot use the disk"), "{why}");
     primary.wait_for_lines(3);
     // With the image there is a backup, which takes it over when it goes live.
     std::fs::rename(site.path("elsewhere"), &image).unwrap();

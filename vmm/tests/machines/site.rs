@@ -69,6 +69,7 @@ impl Site {
         };
         drop(free);
         host.ask(Request::FtReceive(FtReceiveConfig {
+            fence: None,
             listen: listen.clone(),
             lease: None,
             insecure: false,
@@ -81,6 +82,7 @@ impl Site {
     pub fn protect(&self, primary: &Host) -> Host {
         let (backup, peer) = self.receive();
         primary.ask(Request::FtEnable(FtEnableConfig {
+            fence: None,
             peer,
             lease: self.lease(),
             insecure: false,
