@@ -17,6 +17,9 @@ wanted=(
     mount:mount
     pgrep:procps
     qemu-img:qemu-utils
+    nbdkit:nbdkit
+    nbdfuse:libnbd-bin
+    fusermount3:fuse3
     redis-server:redis-server
     dropbear:dropbear-bin
     ssh:openssh-client

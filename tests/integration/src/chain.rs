@@ -106,6 +106,8 @@ pub struct Chain<'a> {
     pub primary: Vmm,
     /// The process that replays it.
     pub backup: Option<Vmm>,
+    /// What fresh processes are told to fence with.
+    pub fence: Option<String>,
     started: u32,
 }
 
@@ -212,6 +214,7 @@ impl<'a> Chain<'a> {
             earlier: Vec::new(),
             primary,
             backup: None,
+            fence: None,
             started: 1,
         };
         chain.primary.ready()?;
@@ -253,7 +256,11 @@ impl<'a> Chain<'a> {
         let (address, insecure) = address(&place, port);
         let options = ["ft-receive", "--listen", &address, "--insecure", insecure];
         let timeout = self.detection_timeout.map(|timeout| timeout.to_string());
-        backup.remote(&[&options, &*timeout_options(timeout.as_deref())].concat())?;
+        let mut arguments = [&options, &*timeout_options(timeout.as_deref())].concat();
+        if let Some(fence) = &self.fence {
+            arguments.extend(["--fence", fence]);
+        }
+        backup.remote(&arguments)?;
         self.enable(backup, port)
     }
 
@@ -482,7 +489,7 @@ fn address(place: &Place, port: u16) -> (String, &'static str) {
 }
 
 /// Waits until a thawed process has ended or halted; which of the two.
-fn halts(vmm: &mut Vmm) -> Outcome<String> {
+pub fn halts(vmm: &mut Vmm) -> Outcome<String> {
     let deadline = Instant::now() + FAILOVER;
     loop {
         if let Some(status) = vmm.has_ended()? {

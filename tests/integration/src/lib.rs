@@ -24,5 +24,6 @@ pub mod seed;
 pub mod site;
 pub mod skips;
 pub mod stitch;
+pub mod storage_server;
 
 pub use failure::{Failure, Outcome};

@@ -1,6 +1,7 @@
-//! Where a process runs: this host's loopback, or one of two network namespaces with a wire.
+//! Where a process runs: this host's loopback, one of two network namespaces with a wire, or with a
+//! mount that nobody else sees.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::failure::{Failure, Outcome, While};
@@ -11,6 +12,16 @@ pub struct Place {
     /// The address on which others reach it.
     pub address: String,
     namespace: Option<String>,
+    mount: Option<Mount>,
+}
+
+/// A directory that is seen at the place of another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The directory.
+    pub source: PathBuf,
+    /// Where it is seen. It must exist.
+    pub target: PathBuf,
 }
 
 impl Place {
@@ -19,6 +30,7 @@ impl Place {
         Place {
             address: "127.0.0.1".to_owned(),
             namespace: None,
+            mount: None,
         }
     }
 
@@ -34,9 +46,24 @@ impl Place {
 
     /// A command that runs `program` there. Its process is the program itself, not a wrapper.
     pub fn command(&self, program: &Path) -> Command {
-        match &self.namespace {
-            None => Command::new(program),
-            Some(namespace) => {
+        match (&self.namespace, &self.mount) {
+            (None, None) => Command::new(program),
+            (None, Some(Mount { source, target })) => {
+                let script = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
+                let mut command = Command::new("unshare");
+                command.args([
+                    "--mount",
+                    "--propagation",
+                    "private",
+                    "sh",
+                    "-c",
+                    script,
+                    "sh",
+                ]);
+                command.arg(source).arg(target).arg(program);
+                command
+            }
+            (Some(namespace), _) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", namespace]).arg(program);
                 command
@@ -52,6 +79,8 @@ pub enum Ground {
     Loopback,
     /// Each at its end of a wire.
     Wire(Wire),
+    /// On this host's loopback interface, each with a mount of its own.
+    Mounts([Mount; 2]),
 }
 
 impl Ground {
@@ -60,13 +89,19 @@ impl Ground {
         match self {
             Ground::Loopback => [Place::loopback(), Place::loopback()],
             Ground::Wire(wire) => wire.places(),
+            Ground::Mounts(mounts) => mounts.clone().map(|mount| Place {
+                mount: Some(mount),
+                ..Place::loopback()
+            }),
         }
     }
 
     /// The wire, if there is one.
     pub fn wire(&self) -> Outcome<&Wire> {
         match self {
-            Ground::Loopback => Err(Failure::new("there is no wire on the loopback")),
+            Ground::Loopback | Ground::Mounts(_) => {
+                Err(Failure::new("there is no wire on the loopback"))
+            }
             Ground::Wire(wire) => Ok(wire),
         }
     }
@@ -105,6 +140,7 @@ impl Wire {
         let place = |index: usize| Place {
             address: format!("10.55.0.{}", index + 1),
             namespace: Some(self.names[index].clone()),
+            mount: None,
         };
         [place(0), place(1)]
     }

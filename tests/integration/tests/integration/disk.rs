@@ -24,7 +24,7 @@ fn run(command: &mut Command) -> Outcome<String> {
 }
 
 /// An image with a file system.
-fn image(scratch: &Scratch) -> Outcome<PathBuf> {
+pub fn image(scratch: &Scratch) -> Outcome<PathBuf> {
     let path = scratch.join("disk.img");
     std::fs::File::create(&path)?.set_len(64 << 20)?;
     run(Command::new("mkfs.ext4").arg("-q").arg(&path))?;
@@ -32,7 +32,7 @@ fn image(scratch: &Scratch) -> Outcome<PathBuf> {
 }
 
 /// The file system is whole, and nothing of it was lost.
-fn check(image: &Path) -> Outcome<()> {
+pub fn check(image: &Path) -> Outcome<()> {
     run(Command::new("fsck.ext4").arg("-fn").arg(image)).map(drop)
 }
 
@@ -136,42 +136,34 @@ fn a_guest_keeps_files_on_its_disk() -> Outcome<()> {
     Ok(())
 }
 
-/// The primary is killed while the guest writes and syncs file after file: the guest goes on, and
-/// in the end no file is missing or wrong, through the guest's eyes.
-fn survive(scratch: &Scratch, disk: &str, files: usize, kills: usize) -> Outcome<()> {
-    let installation = Installation::find()?;
-    let mut random = Random::from_environment();
-    let moments: Vec<_> = (0..kills)
-        .map(|_| random.time_below(Duration::from_millis(600)))
-        .collect();
-    let ground = Ground::Loopback;
-    let mut chain = Chain::boot_devices(&installation, scratch, ground, random, &["--disk", disk])?;
+/// A protected guest that writes and syncs file after file, three a second at most: what happens
+/// to it falls between them.
+pub fn writer<'a>(
+    installation: &'a Installation,
+    scratch: &'a Scratch,
+    ground: Ground,
+    disk: &str,
+) -> Outcome<Chain<'a>> {
+    let random = Random::from_environment();
+    let mut chain = Chain::boot_devices(installation, scratch, ground, random, &["--disk", disk])?;
     chain.primary.console.expect("/ # ", BOOT)?;
     chain.primary.type_line("mount /dev/vda /mnt; i=0")?;
-    // Three files a second at most: the moments of the failovers fall between them.
+    Ok(chain)
+}
+
+/// The guest begins, beside its shell.
+pub fn write(chain: &mut Chain<'_>, files: usize) -> Outcome<()> {
     let step = "seq $i 2000 > /mnt/$i && sync && echo written-$i-; i=$((i + 1)); usleep 300000";
-    chain.protect()?;
-    let line = format!("while [ $i -lt {files} ]; do {step}; done");
-    chain.primary.type_line(&line)?;
-    for (count, moment) in moments.into_iter().enumerate() {
-        chain
-            .primary
-            .console
-            .expect(&format!("written-{}-", 2 + 4 * count), BOOT)?;
-        std::thread::sleep(moment);
-        chain.primary.kill()?;
-        let survivor = chain.backup.take();
-        chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
-        chain
-            .primary
-            .await_ft("live", FAILOVER, |info| info.is_unprotected())?;
-        chain.protect()?;
-    }
-    let primary = &mut chain.primary;
+    let line = format!("while [ $i -lt {files} ]; do {step}; done &");
+    chain.primary.type_line(&line)
+}
+
+/// No file is missing or wrong through the guest's eyes, past its cache.
+pub fn judge(primary: &mut Vmm, files: usize) -> Outcome<()> {
     primary
         .console
         .expect(&format!("written-{}-", files - 1), BOOT)?;
-    primary.type_line("echo 3 > /proc/sys/vm/drop_caches")?;
+    primary.type_line("wait; echo 3 > /proc/sys/vm/drop_caches")?;
     let all = |show: &str| format!("i=0; while [ $i -lt {files} ]; do {show}; i=$((i + 1)); done");
     primary.type_line(&format!("({}) | sha256sum", all("cat /mnt/$i")))?;
     let expected = sum_of(&format!("({})", all("seq $i 2000")))?;
@@ -180,6 +172,30 @@ fn survive(scratch: &Scratch, disk: &str, files: usize, kills: usize) -> Outcome
     let status = primary.ended(BOOT)?;
     assert!(status.success(), "{status}: {}", primary.errors.text());
     Ok(())
+}
+
+/// The primary is killed while the guest writes: it goes on, and in the end nothing is missing.
+fn survive(scratch: &Scratch, disk: &str, files: usize, kills: usize) -> Outcome<()> {
+    let installation = Installation::find()?;
+    let mut random = Random::from_environment();
+    let mut chain = writer(&installation, scratch, Ground::Loopback, disk)?;
+    chain.protect()?;
+    write(&mut chain, files)?;
+    for count in 0..kills {
+        chain
+            .primary
+            .console
+            .expect(&format!("written-{}-", 2 + 4 * count), BOOT)?;
+        std::thread::sleep(random.time_below(Duration::from_millis(600)));
+        chain.primary.kill()?;
+        let survivor = chain.backup.take();
+        chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+        chain
+            .primary
+            .await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+        chain.protect()?;
+    }
+    judge(&mut chain.primary, files)
 }
 
 #[test]
@@ -215,4 +231,88 @@ fn a_qcow2_image_survives_the_primary() -> Outcome<()> {
     check(&flat)?;
     assert_eq!(sum_of(&format!("cat {}", base.display()))?, before);
     Ok(())
+}
+
+/// A small file system that goes with its owner.
+struct Tmpfs(PathBuf);
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        // Its users are gone.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// The host's storage is full, the image is cut off, and in the end it is gone: errors that the
+/// guest sees, the same before and after it lost its primary.
+#[test]
+fn a_guest_outlives_its_storage() -> Outcome<()> {
+    let scratch = Scratch::new()?;
+    let small = Tmpfs(scratch.join("small"));
+    std::fs::create_dir(&small.0)?;
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=8M", "none"])
+        .arg(&small.0)
+        .output()?;
+    if !mounted.status.success() {
+        skip("a_guest_outlives_its_storage", "only root can mount");
+        return Ok(());
+    }
+    let image = small.0.join("disk.img");
+    let file = std::fs::File::create(&image)?;
+    file.set_len(64 << 20)?;
+    let installation = Installation::find()?;
+    let disk = format!("path={}", image.display());
+    let (random, ground) = (Random::from_environment(), Ground::Loopback);
+    let devices = ["--disk", &disk];
+    let mut chain = Chain::boot_devices(&installation, &scratch, ground, random, &devices)?;
+    chain.primary.console.expect("/ # ", BOOT)?;
+    chain.protect()?;
+    let write = "dd if=/dev/zero of=/dev/vda bs=1M count=16 oflag=direct; echo full-$?-";
+    chain.primary.type_line(write)?;
+    chain.primary.console.expect("full-1-", BOOT)?;
+    file.set_len(1 << 20)?;
+    let read =
+        |skip: u32| format!("dd if=/dev/vda of=/dev/null bs=64k skip={skip} count=1 iflag=direct");
+    let line = format!("{}; echo cut-$?-; {}; echo whole-$?-", read(64), read(0));
+    chain.primary.type_line(&line)?;
+    chain.primary.console.expect("cut-1-", BOOT)?;
+    chain.primary.console.expect("whole-0-", BOOT)?;
+    std::fs::remove_file(&image)?;
+    chain.primary.kill()?;
+    let survivor = chain.backup.take();
+    let mut survivor = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    survivor.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+    survivor.type_line(&format!("{}; echo gone-$?-", read(1)))?;
+    survivor.console.expect("gone-1-", BOOT)?;
+    assert!(
+        survivor
+            .errors
+            .text()
+            .contains("cannot open the disk image")
+    );
+    power_off(&mut survivor)
+}
+
+/// As much as is allowed, and not more.
+#[test]
+fn a_disk_keeps_its_limits() -> Outcome<()> {
+    let installation = Installation::find()?;
+    let scratch = Scratch::new()?;
+    let image = image(&scratch)?;
+    // Another request every 20 ms, and none from the burst of the first ones.
+    let group = "id=slow,ops_size=10,ops_refill_time=200";
+    let disk = format!("path={},rate_limit_group=slow", image.display());
+    let more = ["--rate-limit-group", group, "--disk", &disk];
+    let mut vmm = boot(&installation, &scratch, "limited", &more)?;
+    let read = "dd if=/dev/vda of=/dev/null bs=4k count=60 iflag=direct; echo read-$?-";
+    let began = std::time::Instant::now();
+    vmm.type_line(read)?;
+    vmm.console.expect("read-0-", BOOT)?;
+    assert!(
+        began.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        began.elapsed()
+    );
+    power_off(&mut vmm)
 }

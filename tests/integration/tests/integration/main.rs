@@ -7,6 +7,7 @@ mod boot;
 mod clients;
 mod determinism;
 mod disk;
+mod fencing;
 mod footprint;
 mod net;
 mod pair;

@@ -1,0 +1,231 @@
+//! Small random reads and writes of a guest's disk, on several engines, timed from outside.
+//!
+//!     bench-disk [ROUNDS [BLOCKS]]
+//!
+//! Each round boots every engine once on the same image: ours alone, ours with a peer that
+//! acknowledges without replaying, ours with a backup that replays, QEMU's TCG alone and recording.
+//! Ratios are of times of the same round. `CH_BIN_DIR` and `CH_GUEST_DIR` as for the tests. The
+//! table comes on standard output, in markdown.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use integration::bench::statistics::median;
+use integration::chain::{BOOT, CLONE, Chain};
+use integration::failure::While;
+use integration::installation::Installation;
+use integration::namespaces::{Ground, Place};
+use integration::process::free_port;
+use integration::scratch::Scratch;
+use integration::seed::Random;
+use integration::{Failure, Outcome};
+
+const IMAGE_BYTES: u64 = 256 << 20;
+const KINDS: [&str; 2] = ["read", "write"];
+const ENGINES: [&str; 5] = ["ours", "acknowledged", "pair", "qemu", "qemu-record"];
+
+/// Seconds for all blocks of each of [`KINDS`].
+type Times = [f64; 2];
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("bench-disk: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome<()> {
+    let number = |index: usize, absent: usize| match std::env::args().nth(index) {
+        None => Ok(absent),
+        Some(text) => text.parse().during("usage: bench-disk [ROUNDS [BLOCKS]]"),
+    };
+    let (rounds, blocks) = (number(1, 3)?, number(2, 5000)?);
+    let installation = Installation::find()?;
+    let scratch = Scratch::new()?;
+    let image = scratch.join("disk.img");
+    // Holes would be quicker than data.
+    std::fs::write(&image, vec![0xA5; IMAGE_BYTES as usize])?;
+    let mut all: Vec<[Times; ENGINES.len()]> = Vec::new();
+    for round in 0..rounds {
+        let mut times = [[0.0; 2]; ENGINES.len()];
+        for (index, engine) in ENGINES.iter().enumerate() {
+            // Each reads from the host's memory.
+            std::fs::read(&image)?;
+            // Recording is slow, and each block costs the same.
+            let count = match *engine {
+                "qemu-record" => blocks.div_ceil(10),
+                _ => blocks,
+            };
+            let scale = blocks as f64 / count as f64;
+            let run = match *engine {
+                "qemu" | "qemu-record" => {
+                    let log = (*engine == "qemu-record").then(|| scratch.join("rr"));
+                    qemu(&installation, &image, log.as_deref(), count)
+                }
+                _ => {
+                    let scratch = Scratch::new()?;
+                    ours(&installation, &scratch, &image, engine, count)
+                }
+            };
+            times[index] = run
+                .map_err(|failure| failure.during(engine))?
+                .map(|time| time * scale);
+            eprintln!("round {round}: {engine}: {:?}", times[index]);
+        }
+        all.push(times);
+    }
+    print(&all, blocks);
+    Ok(())
+}
+
+fn print(all: &[[Times; ENGINES.len()]], blocks: usize) {
+    println!(
+        "| 4 KiB, one at a time | engine | µs each | speed against ours alone | against qemu |"
+    );
+    println!("|---|---|---|---|---|");
+    for (kind, name) in KINDS.iter().enumerate() {
+        for (index, engine) in ENGINES.iter().enumerate() {
+            let of = |figure: &dyn Fn(&[Times; ENGINES.len()]) -> f64| {
+                let figures: Vec<f64> = all.iter().map(figure).collect();
+                median(&figures).unwrap_or_default()
+            };
+            let each = of(&|times| times[index][kind] / blocks as f64 * 1e6);
+            let ours = of(&|times| times[0][kind] / times[index][kind]);
+            let qemu = of(&|times| times[3][kind] / times[index][kind]);
+            println!("| {name} | {engine} | {each:.0} | {ours:.2} | {qemu:.2} |");
+        }
+    }
+}
+
+/// Ours, with or without somebody who follows.
+fn ours(
+    installation: &Installation,
+    scratch: &Scratch,
+    image: &Path,
+    engine: &str,
+    blocks: usize,
+) -> Outcome<Times> {
+    let disk = format!("path={},image_type=raw", image.display());
+    let random = Random::new(1);
+    let devices = ["--disk", &disk];
+    let mut chain = Chain::boot_devices(installation, scratch, Ground::Loopback, random, &devices)?;
+    chain.primary.console.expect("/ # ", BOOT)?;
+    let mut peer = None;
+    match engine {
+        "pair" => chain.protect()?,
+        "acknowledged" => {
+            let port = free_port(&Place::loopback())?;
+            peer = Some(acknowledger(installation, port)?);
+            let address = format!("tcp:127.0.0.1:{port}");
+            let lease = format!("file:{}", scratch.join("flag").display());
+            let words = ["ft-enable", "--peer", &address, "--lease", &lease];
+            chain.primary.remote(&words)?;
+            chain
+                .primary
+                .await_ft("protected", CLONE, |info| info.is_protected())?;
+        }
+        _ => {}
+    }
+    let mut times = [0.0; 2];
+    for (kind, time) in KINDS.iter().zip(&mut times) {
+        let line = format!("disk-bench /dev/vda {kind} {blocks}");
+        chain.primary.type_line(&line)?;
+        chain
+            .primary
+            .console
+            .expect(&format!("begins: {kind}"), BOOT)?;
+        let began = Instant::now();
+        chain
+            .primary
+            .console
+            .expect(&format!("ends: {kind}"), BOOT)?;
+        *time = began.elapsed().as_secs_f64();
+    }
+    chain.primary.kill()?;
+    drop(peer);
+    Ok(times)
+}
+
+/// Ends with its owner.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn acknowledger(installation: &Installation, port: u16) -> Outcome<Guard> {
+    let program = installation.vmm.with_file_name("ack-peer");
+    let child = Command::new(&program)
+        .arg(format!("127.0.0.1:{port}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .during(program.display())?;
+    let peer = Guard(child);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if Instant::now() > deadline {
+            return Err(Failure::new("ack-peer does not listen"));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(peer)
+}
+
+fn qemu(
+    installation: &Installation,
+    image: &Path,
+    log: Option<&Path>,
+    blocks: usize,
+) -> Outcome<Times> {
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(["-accel", "tcg", "-nodefaults", "-display", "none"]);
+    command.args(["-no-reboot", "-serial", "stdio", "-m", "256M", "-smp", "1"]);
+    command.arg("-kernel").arg(&installation.vmlinux);
+    command.arg("-initrd").arg(&installation.initramfs);
+    command.args(["-append", "console=ttyS0 panic=-1 quiet"]);
+    let drive = format!("file={},format=raw,if=none,id=disk", image.display());
+    match log {
+        None => command.args(["-drive", &drive]),
+        Some(log) => command
+            .arg("-icount")
+            .arg(format!("shift=0,rr=record,rrfile={}", log.display()))
+            .args(["-drive", &format!("{drive},snapshot=on")])
+            .args(["-drive", "driver=blkreplay,if=none,image=disk,id=replay"]),
+    };
+    let disk = if log.is_some() { "replay" } else { "disk" };
+    command.args(["-device", &format!("virtio-blk-pci,drive={disk}")]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = Guard(command.spawn().during("qemu-system-x86_64")?);
+    let (Some(mut stdin), Some(stdout)) = (child.0.stdin.take(), child.0.stdout.take()) else {
+        return Err(Failure::new("QEMU has no console"));
+    };
+    let mut lines = BufReader::new(stdout).split(b'\n');
+    let mut until = |word: &str| loop {
+        let Some(line) = lines.next() else {
+            return Err(Failure::new(format!("QEMU ended before it said {word:?}")));
+        };
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        if line.contains(word) {
+            return Ok(Instant::now());
+        }
+    };
+    until("init: ready")?;
+    let mut times = [0.0; 2];
+    for (kind, time) in KINDS.iter().zip(&mut times) {
+        writeln!(stdin, "disk-bench /dev/vda {kind} {blocks}")?;
+        let began = until(&format!("begins: {kind}"))?;
+        *time = (until(&format!("ends: {kind}"))? - began).as_secs_f64();
+    }
+    Ok(times)
+}
