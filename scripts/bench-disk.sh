@@ -3,8 +3,10 @@
 # alone, with a peer that acknowledges without replaying, with a backup that replays; QEMU's TCG
 # alone and recording:
 #
-#     scripts/bench-disk.sh [ROUNDS [BLOCKS]]
+#     scripts/bench-disk.sh [ROUNDS [BLOCKS [DIRECTORY]]]
 #
+# The image is made in the directory: /dev/shm shows what the engines cost, a real one what its
+# flushes do, which each write under protection waits for.
 # The table comes on standard output, in markdown. Ratios are medians of ratios of one round.
 set -euo pipefail
 

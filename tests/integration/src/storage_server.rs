@@ -38,7 +38,7 @@ impl StorageClient {
 
     /// Serves `image` to the client `name`, and mounts it.
     pub fn new(scratch: &Scratch, image: &Path, name: &str) -> Outcome<Self> {
-        let socket = scratch.join(&format!("{name}.sock"));
+        let socket = scratch.join(format!("{name}.sock"));
         let directory = scratch.join(name);
         std::fs::create_dir(&directory).during(directory.display())?;
         // The cache is the client's: what it has not flushed goes with it.

@@ -1,6 +1,9 @@
 //! Small random reads and writes of a guest's disk, on several engines, timed from outside.
 //!
-//!     bench-disk [ROUNDS [BLOCKS]]
+//!     bench-disk [ROUNDS [BLOCKS [DIRECTORY]]]
+//!
+//! The image is made in the directory: /dev/shm shows what the engines cost, a real one what its
+//! flushes do, which each write under protection waits for.
 //!
 //! Each round boots every engine once on the same image: ours alone, ours with a peer that
 //! acknowledges without replaying, ours with a backup that replays, QEMU's TCG alone and recording.
@@ -9,7 +12,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -43,20 +46,46 @@ fn main() -> ExitCode {
 fn run() -> Outcome<()> {
     let number = |index: usize, absent: usize| match std::env::args().nth(index) {
         None => Ok(absent),
-        Some(text) => text.parse().during("usage: bench-disk [ROUNDS [BLOCKS]]"),
+        Some(text) => text
+            .parse()
+            .during("usage: bench-disk [ROUNDS [BLOCKS [DIRECTORY]]]"),
     };
     let (rounds, blocks) = (number(1, 3)?, number(2, 5000)?);
     let installation = Installation::find()?;
     let scratch = Scratch::new()?;
-    let image = scratch.join("disk.img");
+    let directory = std::env::args().nth(3).map(PathBuf::from);
+    let directory = directory.unwrap_or_else(|| scratch.path().to_owned());
+    let name = format!("bench-disk-{}.img", std::process::id());
+    let image = Image(directory.join(name));
+    let result = measure(&installation, &scratch, &image.0, (rounds, blocks));
+    print(&result?, blocks);
+    Ok(())
+}
+
+/// A file that goes with its owner.
+struct Image(PathBuf);
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        // It may not have been made.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn measure(
+    installation: &Installation,
+    scratch: &Scratch,
+    image: &Path,
+    (rounds, blocks): (usize, usize),
+) -> Outcome<Vec<[Times; ENGINES.len()]>> {
     // Holes would be quicker than data.
-    std::fs::write(&image, vec![0xA5; IMAGE_BYTES as usize])?;
+    std::fs::write(image, vec![0xA5; IMAGE_BYTES as usize])?;
     let mut all: Vec<[Times; ENGINES.len()]> = Vec::new();
     for round in 0..rounds {
         let mut times = [[0.0; 2]; ENGINES.len()];
         for (index, engine) in ENGINES.iter().enumerate() {
             // Each reads from the host's memory.
-            std::fs::read(&image)?;
+            std::fs::read(image)?;
             // Recording is slow, and each block costs the same.
             let count = match *engine {
                 "qemu-record" => blocks.div_ceil(10),
@@ -66,11 +95,11 @@ fn run() -> Outcome<()> {
             let run = match *engine {
                 "qemu" | "qemu-record" => {
                     let log = (*engine == "qemu-record").then(|| scratch.join("rr"));
-                    qemu(&installation, &image, log.as_deref(), count)
+                    qemu(installation, image, log.as_deref(), count)
                 }
                 _ => {
                     let scratch = Scratch::new()?;
-                    ours(&installation, &scratch, &image, engine, count)
+                    ours(installation, &scratch, image, engine, count)
                 }
             };
             times[index] = run
@@ -80,8 +109,7 @@ fn run() -> Outcome<()> {
         }
         all.push(times);
     }
-    print(&all, blocks);
-    Ok(())
+    Ok(all)
 }
 
 fn print(all: &[[Times; ENGINES.len()]], blocks: usize) {
