@@ -73,7 +73,7 @@ struct Shared {
 /// An image, and how several requests to it are under way.
 struct Open {
     image: Box<dyn Image>,
-    ring: Option<Ring>,
+    ring: Option<Box<Ring>>,
     /// What wakes whoever waits for the ring.
     call: Arc<EventFd>,
 }
@@ -84,7 +84,7 @@ impl Open {
         let ring = match image.ring().filter(|_| place.uses_ring) {
             Some(Ok(ring)) => {
                 log::info!("'{path}': several requests at a time, through io_uring");
-                Some(ring)
+                Some(Box::new(ring))
             }
             Some(Err(error)) => {
                 log::warn!("'{path}': one request at a time, because of io_uring: {error}");
@@ -157,7 +157,7 @@ impl Disk {
 
     fn ring(&mut self) -> Option<&mut Ring> {
         match &mut self.state {
-            State::Open(open) => open.ring.as_mut(),
+            State::Open(open) => open.ring.as_deref_mut(),
             _ => None,
         }
     }
