@@ -244,8 +244,9 @@ impl Backends {
                         card.announce(mac_of(config, device.device));
                         around.inbox.announce(device.device);
                     }
-                    let card = CardThread::start(&device.id, bell, source, card, limits.of_card(config))
-                        .map_err(host("start a device's thread"))?;
+                    let card =
+                        CardThread::start(&device.id, bell, source, card, limits.of_card(config))
+                            .map_err(host("start a device's thread"))?;
                     lock(&around.role).set_exit(Lane::Device(device.device), card.exit());
                     cards.push(card);
                     continue;
