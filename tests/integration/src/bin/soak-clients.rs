@@ -44,6 +44,8 @@ const SHAPE: Shape = Shape {
 const DETECTION_TIMEOUT: u64 = 500;
 /// The latest moment, after the clients began, at which something happens.
 const LATEST: Duration = Duration::from_millis(1500);
+/// So many answers each service gives before something happens.
+const ANSWERS: usize = 40;
 /// How long clients work after a failover.
 const AFTERWARDS: Duration = Duration::from_millis(1500);
 /// A download of this length takes some 5 s.
@@ -264,11 +266,16 @@ impl Services {
         let fio = fio.transpose()?;
         let download = sessions::download(at(5000)?, DOWNLOAD, DOWNLOAD_PAUSE, |_| {})?;
         let pulse = sessions::pulse(at(5000)?)?;
-        let answered = |load: &Load| load.answers() >= 100;
+        let answered = |load: &Load| load.answers() >= ANSWERS;
         let deadline = Instant::now() + FAILOVER;
         while !(answered(&redis) && postgresql.as_ref().is_none_or(answered)) {
             if Instant::now() > deadline {
-                return Err(Failure::new("the clients get no answers"));
+                return Err(Failure::new(format!(
+                    "the clients get too few answers: {} of redis, {:?} of PostgreSQL; {}",
+                    redis.answers(),
+                    postgresql.as_ref().map(Load::answers),
+                    chain.primary.ft_info()?
+                )));
             }
             thread::sleep(Duration::from_millis(20));
         }
