@@ -107,6 +107,7 @@ fi
 "${compile[@]}" -o "$work/out/count" "$guests/count.c" "$guests/sha256.c"
 "${compile[@]}" -o "$work/out/serve" "$guests/serve.c"
 "${compile[@]}" -o "$work/disk-bench" "$guests/disk-bench.c"
+"${compile[@]}" -o "$work/streams" "$guests/streams.c"
 
 tree=$work/tree
 mkdir -p "$tree"/{bin,dev,proc,sys,tmp,mnt,root,etc}
@@ -115,8 +116,7 @@ for applet in $("$tree/bin/busybox" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$tree/bin/$applet"
 done
 cp "$work/out/count" "$tree/bin/count"
-cp "$work/out/serve" "$tree/bin/serve"
-cp "$work/disk-bench" "$tree/bin/disk-bench"
+cp "$work/out/serve" "$work/disk-bench" "$work/streams" "$tree/bin/"
 cp "$guests/load_drivers" "$tree/bin/load_drivers"
 cp "$guests/init" "$tree/init"
 

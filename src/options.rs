@@ -66,11 +66,21 @@ pub(crate) struct Options {
     #[arg(long, value_name = "RNG", help_heading = "Guest")]
     rng: Option<String>,
 
-    /// The serial port: off, null, tty or file=FILE
+    /// Streams between guest and host: cid=NUMBER,socket=PATH,id=ID
+    #[arg(long, value_name = "VSOCK", help_heading = "Guest")]
+    vsock: Option<String>,
+
+    /// Memory that the guest is to do without: size=BYTES,deflate_on_oom=on|off,
+    /// free_page_reporting=on|off
+    #[arg(long, value_name = "BALLOON", help_heading = "Guest")]
+    balloon: Option<String>,
+
+    /// The serial port: off, null, tty, pty, file=FILE or socket=PATH; null unless told otherwise
     #[arg(long, value_name = "MODE", help_heading = "Guest")]
     serial: Option<String>,
 
-    /// The virtio console: off or null (there is no such device yet)
+    /// The virtio console, hvc0 to Linux: off, null, tty, pty, file=FILE or socket=PATH; tty unless
+    /// told otherwise
     #[arg(long, value_name = "MODE", help_heading = "Guest")]
     console: Option<String>,
 
@@ -274,6 +284,8 @@ impl Options {
             rate_limit_groups: self.rate_limit_group.clone(),
             nets: self.net.clone(),
             rng: self.rng.clone(),
+            vsock: self.vsock.clone(),
+            balloon: self.balloon.clone(),
             serial: self.serial.clone(),
             console: self.console.clone(),
             ft: self.ft.clone(),
@@ -302,6 +314,8 @@ impl Options {
             ("--cpus", &self.cpus),
             ("--memory", &self.memory),
             ("--rng", &self.rng),
+            ("--vsock", &self.vsock),
+            ("--balloon", &self.balloon),
             ("--serial", &self.serial),
             ("--console", &self.console),
             ("--ft", &self.ft),

@@ -16,8 +16,10 @@ pub mod i8042;
 pub mod ioapic;
 pub mod lapic;
 mod message;
+mod pending_output;
 pub mod serial;
 mod state;
 
 pub use message::{DeliveryMode, Message};
+pub use pending_output::PendingOutput;
 pub use state::InvalidState;

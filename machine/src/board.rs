@@ -6,7 +6,6 @@
 //! Invariant: after every access the interrupt lines at the IOAPIC are those of the devices; what
 //! is not decoded reads as all ones and swallows writes.
 
-use devices::Message;
 use devices::acpi_pm::{self, AcpiPm, Action};
 use devices::cmos::{self, Cmos};
 use devices::debug_port::{self, DebugPort};
@@ -14,6 +13,7 @@ use devices::i8042::{self, I8042};
 use devices::ioapic::{self, Ioapic};
 use devices::lapic::Lapic;
 use devices::serial::{self, Serial};
+use devices::{Message, PendingOutput};
 use hypervisor::{Progress, VmOps};
 use memory::GuestRam;
 use pci::{CONFIG_PORTS, RootBus};
@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use virtio_devices::Event;
 
 use crate::clock::Clock;
-use crate::console::Console;
 use crate::virtio::VirtioDevices;
 
 /// Bytes in the windows of APIC and IOAPIC.
@@ -48,7 +47,7 @@ pub struct Board {
     pub(crate) debug: DebugPort,
     pub(crate) pci: RootBus,
     pub(crate) virtio: VirtioDevices,
-    pub(crate) console: Console,
+    pub(crate) console: PendingOutput,
     /// What the last step asked for; the next step does it.
     pub(crate) request: Option<PowerRequest>,
 }

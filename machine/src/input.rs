@@ -38,13 +38,37 @@ pub enum Input {
     },
 }
 
-/// To whom an output goes. Outputs of one lane leave in order; lanes do not wait for each other.
+/// To whom an output goes, and which console's end an input comes from. Outputs of one lane leave in order; lanes do not wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// To the console.
+    /// To the serial port's other end.
     Console,
     /// To the backend of the virtio device of this number.
     Device(u8),
+}
+
+impl Lane {
+    /// Bytes are typed at the console of this lane.
+    pub fn typed(self, bytes: Vec<u8>) -> Input {
+        match self {
+            Lane::Console => Input::SerialInput(bytes),
+            Lane::Device(device) => Input::Device {
+                device,
+                event: Event::Typed(bytes),
+            },
+        }
+    }
+
+    /// All bytes of the console of this lane up to the count `through` are known to be emitted.
+    pub fn emitted(self, through: u64) -> Input {
+        match self {
+            Lane::Console => Input::ConsoleEmitted { through },
+            Lane::Device(device) => Input::Device {
+                device,
+                event: Event::Emitted { through },
+            },
+        }
+    }
 }
 
 /// Something that leaves the machine.

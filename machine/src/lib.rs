@@ -8,7 +8,6 @@
 
 mod board;
 mod clock;
-mod console;
 mod digest;
 mod input;
 mod machine;
@@ -18,7 +17,7 @@ mod virtio;
 pub use arch::cpuid::{Profile, UnknownProfile};
 pub use board::PowerRequest;
 pub use clock::{Clock, RATE_INITIAL, RATE_MAX, RATE_MIN, RATE_ONE};
-pub use console::Console;
+pub use devices::PendingOutput;
 pub use digest::{COMPONENTS, Digest, DigestJob, HashJob, SWEEP_PAGES, digest_of_state};
 pub use hypervisor::{Position, Translation, Tuning};
 pub use input::{Input, Lane, Output};
@@ -26,5 +25,6 @@ pub use machine::{CreateError, Exit, Machine, MachineConfig};
 pub use memory::{GuestRam, PAGE_SIZE};
 pub use state::{BootPayload, MachineState, STATE_VERSION, StateError};
 pub use virtio_devices::{
-    DeviceSpec, Event, Extent, Offloads, Outcome, Request, Submission, block, net,
+    DeviceSpec, Event, Extent, Offloads, Outcome, Request, StreamCommand, StreamEvent, Submission,
+    balloon, block, console, net, vsock,
 };

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arch::boot::Payload;
 use arch::cpuid::Profile;
+use devices::PendingOutput;
 use devices::acpi_pm::AcpiPm;
 use devices::cmos::Cmos;
 use devices::debug_port::DebugPort;
@@ -26,9 +27,8 @@ use virtio_devices::{DeviceSpec, Submission};
 
 use crate::board::{Board, PowerRequest};
 use crate::clock::Clock;
-use crate::console::Console;
 use crate::digest::{self, Digest, DigestJob, HashJob, RamDigest};
-use crate::input::{Input, Output};
+use crate::input::{Input, Lane, Output};
 use crate::state::{BootPayload, MachineState, STATE_VERSION, StateError};
 use crate::virtio::VirtioDevices;
 
@@ -118,7 +118,7 @@ impl Machine {
             debug: DebugPort::new(),
             pci: RootBus::new(),
             virtio: VirtioDevices::new(ram.size(), &config.devices),
-            console: Console::new(),
+            console: PendingOutput::new(),
             request: None,
         };
         Ok(Machine {
@@ -279,13 +279,35 @@ impl Machine {
         self.powered_off
     }
 
-    /// Bytes of serial input that would not be lost now.
-    pub fn serial_room(&self) -> usize {
-        self.board.serial.room()
+    /// Bytes typed at the console of this lane that would not be lost now.
+    pub fn input_room(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Console => self.board.serial.room(),
+            Lane::Device(device) => self.board.virtio.input_room(device).unwrap_or(0),
+        }
     }
 
-    /// The console's bytes on their way out.
-    pub fn console(&self) -> &Console {
+    /// Bytes of RAM that the guest says it does without: they are in a balloon.
+    pub fn ballooned(&self) -> u64 {
+        self.board.virtio.ballooned().min(self.ram.size())
+    }
+
+    /// How many bytes of a stream from the host a device can take now; `None` if nobody wants more
+    /// of it.
+    pub fn stream_room(&self, device: u8, stream: u64) -> Option<usize> {
+        self.board.virtio.stream_room(&self.ram, device, stream)
+    }
+
+    /// What was written to the console of this lane and is on its way out, if there is one.
+    pub fn output(&self, lane: Lane) -> Option<&PendingOutput> {
+        match lane {
+            Lane::Console => Some(&self.board.console),
+            Lane::Device(device) => self.board.virtio.output(device),
+        }
+    }
+
+    /// The serial port's bytes on their way out.
+    pub fn console(&self) -> &PendingOutput {
         &self.board.console
     }
 

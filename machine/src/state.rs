@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use devices::InvalidState;
 use devices::acpi_pm::AcpiPmState;
 use devices::cmos::CmosState;
 use devices::debug_port::DebugPortState;
@@ -15,6 +14,7 @@ use devices::i8042::I8042State;
 use devices::ioapic::IoapicState;
 use devices::lapic::LapicState;
 use devices::serial::SerialState;
+use devices::{InvalidState, PendingOutput};
 use hypervisor::CpuState;
 use pci::BusState;
 use serde::{Deserialize, Serialize};
@@ -23,10 +23,9 @@ use virtio_devices::TransportState;
 
 use crate::board::PowerRequest;
 use crate::clock::Clock;
-use crate::console::Console;
 
 /// Version of [`MachineState`]; raised with every change of its shape or meaning.
-pub const STATE_VERSION: u32 = 6;
+pub const STATE_VERSION: u32 = 7;
 
 /// What the guest boots. It is state: a reset loads it again and opens no file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +85,7 @@ pub struct MachineState {
     /// Virtio devices, in the order of their numbers on the bus.
     pub virtio: Vec<TransportState>,
     /// Console bytes on their way out.
-    pub console: Console,
+    pub console: PendingOutput,
     /// What the guest asked of the machine in the last step; the next step does it.
     pub request: Option<PowerRequest>,
     /// The guest powered the machine off.

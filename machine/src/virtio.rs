@@ -6,6 +6,7 @@
 //! Invariant: the order of devices is that of their numbers, on every side and after every
 //! restore; numbers are 1 to 31 and each is there once.
 
+use devices::PendingOutput;
 use memory::GuestRam;
 use pci::{DEVICES, Functions, MsiMessage};
 use virtio_devices::{
@@ -70,7 +71,7 @@ impl VirtioDevices {
     /// The machine is reset.
     pub(crate) fn power_up(&mut self) {
         for device in &mut self.devices {
-            device.power_up();
+            device.power_up(&mut self.submissions);
         }
         self.messages.clear();
     }
@@ -82,8 +83,32 @@ impl VirtioDevices {
 
     /// How many frames a device has room for, if it is a card that a driver uses.
     pub(crate) fn receive_room(&self, ram: &GuestRam, device: u8) -> Option<usize> {
-        let found = self.devices.iter().find(|d| d.device() == device)?;
-        found.receive_room(ram)
+        self.find(device)?.receive_room(ram)
+    }
+
+    fn find(&self, device: u8) -> Option<&VirtioPci> {
+        self.devices.iter().find(|d| d.device() == device)
+    }
+
+    /// How many typed bytes a device would not lose now, if it takes any.
+    pub(crate) fn input_room(&self, device: u8) -> Option<usize> {
+        self.find(device)?.input_room()
+    }
+
+    /// What was written to a device and is on its way out, if it is a console.
+    pub(crate) fn output(&self, device: u8) -> Option<&PendingOutput> {
+        self.find(device)?.output()
+    }
+
+    /// Bytes of guest RAM that drivers say they do without.
+    pub(crate) fn ballooned(&self) -> u64 {
+        let bytes = self.devices.iter().map(VirtioPci::ballooned);
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// How many bytes of a stream a device can take now, if it takes any.
+    pub(crate) fn stream_room(&self, ram: &GuestRam, device: u8, stream: u64) -> Option<usize> {
+        self.find(device)?.stream_room(stream, ram)
     }
 
     fn get(&mut self, device: u8) -> Option<(&mut VirtioPci, Collector<'_>)> {

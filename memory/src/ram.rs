@@ -174,21 +174,31 @@ impl GuestRam {
             hashes.preserve_all();
         }
         for region in &self.regions {
-            // SAFETY: the range is exactly one private anonymous mapping owned by `map`;
-            // MADV_DONTNEED makes it read as zeroes.
-            let rc = unsafe {
-                libc::madvise(
-                    region.host.as_ptr().cast(),
-                    region.length as usize,
-                    libc::MADV_DONTNEED,
-                )
-            };
-            if rc != 0 {
-                // SAFETY: as above; the whole range is mapped and writable.
-                unsafe { region.host.as_ptr().write_bytes(0, region.length as usize) };
-            }
+            // SAFETY: the range is exactly one private anonymous mapping owned by `map`.
+            unsafe { give_back(region.host.as_ptr(), region.length as usize) };
         }
         self.replaced();
+    }
+
+    /// Zeroes the whole pages between `address` and `address + length`, giving them back to the
+    /// host, and tells the watches; a page that is only in part in there stays. All must be RAM.
+    pub fn discard(&mut self, address: u64, length: u64) -> Result<()> {
+        let no_ram = Error::NoRam {
+            address,
+            length: length as usize,
+        };
+        self.pointer(address, length as usize)?;
+        let first = address.next_multiple_of(PAGE_SIZE);
+        let end = (address + length) & !(PAGE_SIZE - 1);
+        let Some(length) = end.checked_sub(first).filter(|length| *length > 0) else {
+            return Ok(());
+        };
+        let length = usize::try_from(length).map_err(|_| no_ram)?;
+        let host = self.pointer(first, length)?;
+        self.note_write(first, length);
+        // SAFETY: `pointer` checked the range, which consists of whole pages.
+        unsafe { give_back(host, length) };
+        Ok(())
     }
 
     /// The region that holds `address`, with the offset into it.
@@ -406,9 +416,54 @@ impl GuestRam {
     }
 }
 
+/// Makes whole pages read as zeros, and keeps no memory for them.
+///
+/// # Safety
+/// They are a part of a private anonymous mapping, and nobody holds a reference to them.
+unsafe fn give_back(host: *mut u8, length: usize) {
+    // SAFETY: as the caller promises. On such a mapping MADV_DONTNEED makes pages read as zeros.
+    let result = unsafe { libc::madvise(host.cast(), length, libc::MADV_DONTNEED) };
+    if result != 0 {
+        // SAFETY: as the caller promises; the whole range is mapped and writable.
+        unsafe { host.write_bytes(0, length) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn discarded_pages_are_zero_and_told() {
+        let mut ram = GuestRam::new(8 * PAGE_SIZE).unwrap();
+        for page in 0..8 {
+            ram.write(page * PAGE_SIZE, &[7; PAGE_SIZE as usize])
+                .unwrap();
+        }
+        ram.take_dirty();
+        ram.take_touched();
+        ram.add_watch(3, WATCH_TABLE);
+        // Pages 2 to 4 in whole, 1 and 5 in part.
+        ram.discard(2 * PAGE_SIZE - 1, 3 * PAGE_SIZE + 2).unwrap();
+        let found: Vec<u8> = (0..8).map(|page| ram.page(page)[100]).collect();
+        assert_eq!(found, [7, 7, 0, 0, 0, 7, 7, 7]);
+        let mut dirty = ram.take_dirty();
+        dirty.sort_unstable();
+        assert_eq!(dirty, [2, 3, 4]);
+        assert_eq!(
+            ram.take_touched(),
+            Some(vec![Write {
+                address: 3 * PAGE_SIZE,
+                length: PAGE_SIZE as u32
+            }])
+        );
+        ram.discard(PAGE_SIZE + 1, PAGE_SIZE).unwrap();
+        ram.discard(7 * PAGE_SIZE, PAGE_SIZE).unwrap();
+        assert_eq!(ram.page(1)[0] + ram.page(7)[0], 7);
+        for outside in [(7 * PAGE_SIZE, 2 * PAGE_SIZE), (u64::MAX - 10, 20)] {
+            ram.discard(outside.0, outside.1).unwrap_err();
+        }
+    }
 
     #[test]
     fn ram_surrounds_the_mmio_hole() {

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use api_client::{Client, ClientError, Method};
 use clap::{ArgAction, Args, Parser, Subcommand};
-use option_parser::{FromOptionValue, Toggle};
+use option_parser::{ByteSize, FromOptionValue, Toggle};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -61,6 +61,8 @@ enum Command {
     Counters,
     /// Ask whether the virtual machine monitor is there
     Ping,
+    /// Change the VM's size
+    Resize(Resize),
     /// Protect the VM with a backup
     FtEnable(FtEnable),
     /// Wait for a primary and become its backup
@@ -80,6 +82,19 @@ enum Command {
         #[arg(long)]
         lease: String,
     },
+}
+
+#[derive(Debug, Args)]
+struct Resize {
+    /// Virtual CPUs
+    #[arg(long)]
+    cpus: Option<u32>,
+    /// Memory: BYTES (with K, M, G or T)
+    #[arg(long, value_parser = size)]
+    memory: Option<u64>,
+    /// Memory that the guest is to do without: BYTES (with K, M, G or T)
+    #[arg(long, value_parser = size)]
+    balloon: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -120,6 +135,13 @@ fn toggle(text: &str) -> Result<bool, String> {
     match Toggle::from_option_value(text) {
         Some(Toggle(on)) => Ok(on),
         None => Err(format!("it takes {}", Toggle::EXPECTED)),
+    }
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    match ByteSize::from_option_value(text) {
+        Some(ByteSize(size)) => Ok(size),
+        None => Err(format!("it takes {}", ByteSize::EXPECTED)),
     }
 }
 
@@ -199,6 +221,24 @@ impl Command {
             Command::FtInfo => plain(Method::Get, "vm.ft-info"),
             Command::FtDisable => plain(Method::Put, "vm.ft-disable"),
             Command::FtFailover => plain(Method::Put, "vm.ft-failover"),
+            Command::Resize(Resize {
+                cpus,
+                memory,
+                balloon,
+            }) => {
+                let mut body = Map::new();
+                let cpus = cpus.map(u64::from);
+                for (name, value) in [
+                    ("desired_vcpus", cpus),
+                    ("desired_ram", *memory),
+                    ("desired_balloon", *balloon),
+                ] {
+                    if let Some(value) = value {
+                        body.insert(name.to_owned(), Value::from(value));
+                    }
+                }
+                with("vm.resize", body)
+            }
             Command::FtEnable(FtEnable { peer, common }) => {
                 let mut body = Map::new();
                 body.insert("peer".to_owned(), Value::from(peer.as_str()));
@@ -292,6 +332,14 @@ mod tests {
         assert_eq!(
             request(&["power-button"]),
             (Method::Put, "vm.power-button", None)
+        );
+        assert_eq!(
+            request(&["resize", "--balloon", "64M"]),
+            (
+                Method::Put,
+                "vm.resize",
+                Some(r#"{"desired_balloon":67108864}"#.to_owned())
+            )
         );
         assert_eq!(request(&["ft-info"]), (Method::Get, "vm.ft-info", None));
     }

@@ -368,7 +368,6 @@ impl Model for Block {
                 self.state.in_flight.data(reach.ram, *id, *offset, bytes);
                 return Ok(());
             }
-            Event::Frames(_) | Event::Announce => return Ok(()),
             Event::Completed { id, outcome } => {
                 let Some(ended) = self.state.in_flight.end(*id) else {
                     return Ok(());
@@ -385,12 +384,13 @@ impl Model for Block {
                     answer(reach, queue, head, target.status, status, written)?;
                 }
             }
+            _ => return Ok(()),
         }
         // There is room again.
         (0..reach.rings.len()).try_for_each(|queue| self.work(queue, reach))
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, _: &mut dyn FnMut(u64, Request)) {
         self.state.writeback = true;
         self.state.in_flight.forget_targets();
     }

@@ -5,14 +5,18 @@
 //!
 //! Invariant: a specification and a state of another type are never mixed.
 
+use devices::PendingOutput;
 use memory::GuestRam;
 use serde::{Deserialize, Serialize};
 
+use crate::balloon::{Balloon, BalloonSpec, BalloonState};
 use crate::block::{Block, BlockSpec, BlockState};
+use crate::console::{Console, ConsoleState};
 use crate::net::{Net, NetSpec, NetState};
 use crate::request::{Event, Request};
 use crate::ring::{Broken, Ring};
 use crate::rng::{Rng, RngState};
+use crate::vsock::{Vsock, VsockSpec, VsockState};
 
 /// A saved state that no device could have saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,12 @@ pub enum DeviceSpec {
     Net(NetSpec),
     /// A source of random bytes.
     Rng,
+    /// A console.
+    Console,
+    /// Streams between guest and host.
+    Vsock(VsockSpec),
+    /// A balloon.
+    Balloon(BalloonSpec),
 }
 
 /// What a model remembers.
@@ -49,6 +59,12 @@ pub enum ModelState {
     Net(NetState),
     /// A source of random bytes.
     Rng(RngState),
+    /// A console.
+    Console(ConsoleState),
+    /// Streams between guest and host.
+    Vsock(VsockState),
+    /// A balloon.
+    Balloon(BalloonState),
 }
 
 /// What a model reaches during a step.
@@ -90,6 +106,27 @@ pub trait Model: Send {
         None
     }
 
+    /// How many typed bytes would not be lost now, if it takes any.
+    fn input_room(&self) -> Option<usize> {
+        None
+    }
+
+    /// What was written to it and is not known to be emitted, if it is a console.
+    fn output(&self) -> Option<&PendingOutput> {
+        None
+    }
+
+    /// Bytes of guest RAM that the driver says it does without.
+    fn ballooned(&self) -> u64 {
+        0
+    }
+
+    /// How many bytes of a stream from the host it can take now; `None` if there is no such stream
+    /// or nobody wants more of it.
+    fn stream_room(&self, _stream: u64, _rings: &[Ring], _ram: &GuestRam) -> Option<usize> {
+        None
+    }
+
     /// The driver has set it up and begins.
     fn started(&mut self, _reach: &mut Reach<'_>) {}
 
@@ -99,8 +136,9 @@ pub trait Model: Send {
     /// The world says something.
     fn event(&mut self, event: &Event, reach: &mut Reach<'_>) -> Result<(), Broken>;
 
-    /// The driver resets the device. What was submitted stays submitted.
-    fn reset(&mut self);
+    /// The driver resets the device. What was submitted stays submitted; `submit` takes what is to be
+    /// done because of the reset.
+    fn reset(&mut self, submit: &mut dyn FnMut(u64, Request));
 
     /// The requests that were submitted and have not ended, in the order of submission.
     fn in_flight(&self) -> Vec<(u64, Request)>;
@@ -118,6 +156,9 @@ pub(crate) fn new(spec: &DeviceSpec) -> Box<dyn Model> {
         DeviceSpec::Block(spec) => Box::new(Block::new(spec.clone())),
         DeviceSpec::Net(spec) => Box::new(Net::new(spec.clone())),
         DeviceSpec::Rng => Box::new(Rng::new()),
+        DeviceSpec::Console => Box::new(Console::new()),
+        DeviceSpec::Vsock(spec) => Box::new(Vsock::new(spec.clone())),
+        DeviceSpec::Balloon(spec) => Box::new(Balloon::new(spec.clone())),
     }
 }
 
@@ -134,6 +175,13 @@ pub(crate) fn restore(
             Box::new(Net::restore(spec.clone(), state)?)
         }
         (DeviceSpec::Rng, ModelState::Rng(state)) => Box::new(Rng::restore(state)?),
+        (DeviceSpec::Vsock(spec), ModelState::Vsock(state)) => {
+            Box::new(Vsock::restore(spec.clone(), state)?)
+        }
+        (DeviceSpec::Balloon(spec), ModelState::Balloon(state)) => {
+            Box::new(Balloon::restore(spec.clone(), state)?)
+        }
+        (DeviceSpec::Console, ModelState::Console(state)) => Box::new(Console::restore(state)?),
         _ => {
             return Err(InvalidState {
                 reason: "the state is of another type of device",

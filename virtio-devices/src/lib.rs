@@ -8,15 +8,20 @@
 //! accesses and the events it is given. Guest RAM is touched only within a step. Whatever the
 //! driver does, a device neither panics nor leaves RAM; at worst it says that it needs a reset.
 
+pub mod balloon;
 pub mod block;
+pub mod console;
 mod device;
 mod in_flight;
 pub mod net;
 mod request;
 mod ring;
 mod rng;
+mod stream;
 mod transport;
+pub mod vsock;
 
 pub use device::{DeviceSpec, InvalidState, ModelState};
 pub use request::{Event, Extent, Offloads, Outcome, Request, Submission};
+pub use stream::{StreamCommand, StreamEvent};
 pub use transport::{BAR_SIZE, Env, TransportState, VirtioPci};

@@ -310,11 +310,11 @@ impl Model for Net {
                 }
                 Ok(())
             }
-            Event::Data { .. } | Event::Completed { .. } => Ok(()),
+            _ => Ok(()),
         }
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, _: &mut dyn FnMut(u64, Request)) {
         self.state.announces = false;
         self.state.offloads = None;
     }

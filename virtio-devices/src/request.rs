@@ -8,6 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::stream::{StreamCommand, StreamEvent};
+
 /// A stretch of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
@@ -78,6 +80,16 @@ pub enum Request {
     },
     /// How frames may come from now on. Nobody waits for its end.
     Offloads(Offloads),
+    /// Bytes that were written to a console. What is known to be emitted is told by an event.
+    Console {
+        /// Count of the console's bytes since the VM's creation, these included.
+        through: u64,
+        /// The bytes.
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
+    /// What is to be done with streams, in order. Nobody waits for its end.
+    Streams(Vec<StreamCommand>),
 }
 
 impl Request {
@@ -94,7 +106,9 @@ impl Request {
             Request::Flush
             | Request::Entropy { .. }
             | Request::Transmit { .. }
-            | Request::Offloads(_) => None,
+            | Request::Offloads(_)
+            | Request::Console { .. }
+            | Request::Streams(_) => None,
         }
     }
 
@@ -119,6 +133,8 @@ impl Request {
     pub fn data_length(&self) -> usize {
         match self {
             Request::Write { data, .. } => data.len(),
+            Request::Console { bytes, .. } => bytes.len(),
+            Request::Streams(commands) => commands.iter().map(StreamCommand::length).sum(),
             Request::Transmit { frames } => frames.iter().map(Vec::len).sum(),
             _ => 0,
         }
@@ -166,6 +182,15 @@ impl Request {
                 let bits = bits.iter().rev();
                 let bits = bits.fold(0, |bits, bit| bits << 1 | u64::from(*bit));
                 numbers(8, bits, 0);
+            }
+            Request::Console { through, bytes } => {
+                numbers(9, *through, 0);
+                feed(bytes);
+            }
+            Request::Streams(commands) => {
+                for command in commands {
+                    command.identify(feed);
+                }
             }
         }
     }
@@ -216,4 +241,25 @@ pub enum Event {
     Frames(Vec<Vec<u8>>),
     /// The card may be elsewhere in the network than before: its driver is to announce it.
     Announce,
+    /// Bytes were typed at a console.
+    Typed(Vec<u8>),
+    /// All bytes of a console up to this count are known to be emitted.
+    Emitted {
+        /// Number of bytes since the VM's creation.
+        through: u64,
+    },
+    /// A console's terminal has this size now.
+    Size {
+        /// Characters in a line.
+        columns: u16,
+        /// Lines.
+        rows: u16,
+    },
+    /// The driver of a balloon is to put so many pages into it.
+    Balloon {
+        /// Pages of 4 KiB.
+        pages: u32,
+    },
+    /// Something happened to streams between guest and host.
+    Stream(StreamEvent),
 }

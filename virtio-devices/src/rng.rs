@@ -105,7 +105,6 @@ impl Model for Rng {
                 self.state.in_flight.data(reach.ram, *id, *offset, bytes);
                 Ok(())
             }
-            Event::Frames(_) | Event::Announce => Ok(()),
             Event::Completed { id, outcome } => {
                 let Some(ended) = self.state.in_flight.end(*id) else {
                     return Ok(());
@@ -117,10 +116,11 @@ impl Model for Rng {
                 }
                 self.notify(0, reach)
             }
+            _ => Ok(()),
         }
     }
 
-    fn reset(&mut self) {
+    fn reset(&mut self, _: &mut dyn FnMut(u64, Request)) {
         self.state.in_flight.forget_targets();
     }
 

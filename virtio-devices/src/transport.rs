@@ -15,6 +15,7 @@
 mod common_configuration;
 mod functions;
 
+use devices::PendingOutput;
 use memory::GuestRam;
 use pci::{ConfigSpace, ConfigState, MsiMessage, Msix, MsixState};
 use serde::{Deserialize, Serialize};
@@ -168,20 +169,31 @@ impl VirtioPci {
     }
 
     /// The machine is reset.
-    pub fn power_up(&mut self) {
-        self.reset();
+    pub fn power_up(&mut self, submissions: &mut Vec<Submission>) {
+        self.reset(submissions);
         self.config = functions::config_space(&*self.model, self.bar);
         self.msix = Msix::new(vectors(self.rings.len()));
     }
 
     /// The driver resets the device.
-    fn reset(&mut self) {
+    fn reset(&mut self, submissions: &mut Vec<Submission>) {
         self.common = Common::new();
         self.isr = 0;
         for ring in &mut self.rings {
             ring.reset();
         }
-        self.model.reset();
+        self.reset_model(submissions);
+    }
+
+    fn reset_model(&mut self, submissions: &mut Vec<Submission>) {
+        let device = self.device;
+        self.model.reset(&mut |id, request| {
+            submissions.push(Submission {
+                device,
+                id,
+                request,
+            });
+        });
     }
 
     /// Requests that were submitted and have not ended, in order.
@@ -260,7 +272,7 @@ impl VirtioPci {
                 .write(offset, data, &mut self.rings, (features, vectors), env.ram);
         match written {
             common_configuration::Written::Nothing => {}
-            common_configuration::Written::Reset => self.reset(),
+            common_configuration::Written::Reset => self.reset(env.submissions),
             common_configuration::Written::Started => self.with_model(env, |model, reach| {
                 model.started(reach);
                 Ok(())
@@ -280,6 +292,27 @@ impl VirtioPci {
     pub fn receive_room(&self, ram: &GuestRam) -> Option<usize> {
         let ring = &self.rings[self.model.receive_queue()?];
         self.is_running().then(|| ring.waiting(ram).into())
+    }
+
+    /// How many typed bytes would not be lost now, if it takes any.
+    pub fn input_room(&self) -> Option<usize> {
+        self.model.input_room()
+    }
+
+    /// What was written to it and is not known to be emitted, if it is a console.
+    pub fn output(&self) -> Option<&PendingOutput> {
+        self.model.output()
+    }
+
+    /// Bytes of guest RAM that the driver says it does without.
+    pub fn ballooned(&self) -> u64 {
+        self.model.ballooned()
+    }
+
+    /// How many bytes of a stream from the host it can take now; `None` if there is no such stream
+    /// or nobody wants more of it.
+    pub fn stream_room(&self, stream: u64, ram: &GuestRam) -> Option<usize> {
+        self.model.stream_room(stream, &self.rings, ram)
     }
 
     fn notify(&mut self, env: &mut Env<'_>, queue: usize) {
@@ -338,7 +371,7 @@ impl VirtioPci {
         for ring in &mut self.rings {
             ring.stop();
         }
-        self.model.reset();
+        self.reset_model(env.submissions);
         if self.common.status & STATUS_DRIVER_OK != 0 {
             let vector = self.common.config_vector;
             self.interrupt(env, vector, ISR_CONFIG);

@@ -14,7 +14,9 @@ use std::sync::mpsc;
 use thiserror::Error;
 
 use crate::authority::AuthorityError;
-use crate::config::{ConfigError, FtEnableConfig, FtReceiveConfig, Lease, VmConfig, VmId};
+use crate::config::{
+    ConfigError, FtEnableConfig, FtReceiveConfig, Lease, ResizeConfig, VmConfig, VmId,
+};
 use crate::status::{VmState, VmStatus};
 
 /// Names one submitted command, so that its answer finds whoever asked.
@@ -32,6 +34,8 @@ pub enum Command {
     PowerButton,
     /// Reset the machine.
     Reset,
+    /// Change the size of what can be resized.
+    Resize(ResizeConfig),
     /// Power off: the machine takes no further step. A backup ends too and does not go live.
     Shutdown,
     /// Begin protection. Answered at once; progress shows in the status.
@@ -50,6 +54,7 @@ impl Command {
             Command::Pause => "pause",
             Command::PowerButton => "power-button",
             Command::Reset => "reboot",
+            Command::Resize(_) => "resize",
             Command::Shutdown => "shutdown",
             Command::FtEnable(_) => "ft-enable",
             Command::FtDisable => "ft-disable",

@@ -5,6 +5,7 @@
 //! Invariant: they are snapshots; reading one changes nothing and waits for nobody.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,15 @@ impl fmt::Display for VmState {
     }
 }
 
+/// Where the other ends of consoles' pseudo-terminals are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ptys {
+    /// Of the serial port.
+    pub serial: Option<PathBuf>,
+    /// Of the virtio console.
+    pub console: Option<PathBuf>,
+}
+
 /// What a machine's threads publish.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VmStatus {
@@ -43,6 +53,10 @@ pub struct VmStatus {
     pub state: VmState,
     /// Guest memory in bytes.
     pub memory_actual_size: u64,
+    /// Bytes of it that the guest does without: they are in a balloon.
+    pub ballooned: u64,
+    /// Where its consoles are.
+    pub ptys: Ptys,
     /// By device.
     pub counters: Counters,
     /// Fault tolerance.

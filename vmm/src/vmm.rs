@@ -191,6 +191,10 @@ impl Vmm {
             Request::VmPowerButton => {
                 return self.command(Command::PowerButton, After::Nothing, reply);
             }
+            Request::VmResize(config) => match config.validate() {
+                Ok(()) => return self.command(Command::Resize(config), After::Nothing, reply),
+                Err(error) => Err(error.into()),
+            },
             Request::FtDisable => return self.command(Command::FtDisable, After::Nothing, reply),
             Request::FtFailover => return self.command(Command::FtFailover, After::Nothing, reply),
         };
@@ -208,10 +212,20 @@ impl Vmm {
                 config: Some(config),
             } => (config, vm.status()),
         };
+        let mut config = (**config).clone();
+        // As Cloud Hypervisor tells it.
+        for (console, pty) in [
+            (&mut config.serial, &status.ptys.serial),
+            (&mut config.console, &status.ptys.console),
+        ] {
+            if pty.is_some() {
+                console.file.clone_from(pty);
+            }
+        }
         Ok(Response::Info(Box::new(VmInfo {
-            config: (**config).clone(),
+            memory_actual_size: config.memory.size.saturating_sub(status.ballooned),
+            config,
             state: status.state,
-            memory_actual_size: config.memory.size,
         })))
     }
 
@@ -389,6 +403,7 @@ impl Vmm {
             Command::Resume if vm.status().state == VmState::Created => Some("booted"),
             Command::Resume => Some("resumed"),
             Command::Reset => Some("rebooted"),
+            Command::Resize(_) => Some("resized"),
             Command::Shutdown => Some("shutdown"),
             _ => None,
         };

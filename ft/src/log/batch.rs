@@ -219,7 +219,7 @@ const _: () = assert!(
 
 #[cfg(test)]
 mod tests {
-    use machine::{Event, Input, Outcome};
+    use machine::{Event, Input, Outcome, StreamEvent};
 
     use super::*;
     use crate::frame::FrameReader;
@@ -279,6 +279,63 @@ mod tests {
                 device: 2,
                 event: Event::Announce,
             }),
+            Body::Input(Input::Device {
+                device: 3,
+                event: Event::Typed(b"ls".to_vec()),
+            }),
+            Body::Input(Input::Device {
+                device: 3,
+                event: Event::Emitted { through: 300 },
+            }),
+            Body::Input(Input::Device {
+                device: 3,
+                event: Event::Size {
+                    columns: 200,
+                    rows: 50,
+                },
+            }),
+            Body::Input(Input::Device {
+                device: 4,
+                event: Event::Balloon { pages: 300 },
+            }),
+            Body::Input(Input::Device {
+                device: 5,
+                event: Event::Stream(StreamEvent::Incoming {
+                    stream: 1,
+                    host_port: 300,
+                    port: 22,
+                }),
+            }),
+            Body::Input(Input::Device {
+                device: 5,
+                event: Event::Stream(StreamEvent::Opened { stream: 2 }),
+            }),
+            Body::Input(Input::Device {
+                device: 5,
+                event: Event::Stream(StreamEvent::Data {
+                    stream: 1,
+                    bytes: vec![9, 8],
+                }),
+            }),
+            Body::Input(Input::Device {
+                device: 5,
+                event: Event::Stream(StreamEvent::Consumed {
+                    stream: 1,
+                    count: 300,
+                }),
+            }),
+            Body::Input(Input::Device {
+                device: 5,
+                event: Event::Stream(StreamEvent::Finished { stream: 1 }),
+            }),
+            Body::Input(Input::Device {
+                device: 5,
+                event: Event::Stream(StreamEvent::Closed { stream: 1 }),
+            }),
+            Body::Input(Input::Device {
+                device: 5,
+                event: Event::Stream(StreamEvent::Lost),
+            }),
             Body::Output(OutputMark::Console {
                 through: 301,
                 hash: 0x0102_0304_0506_0708,
@@ -321,7 +378,7 @@ mod tests {
         #[rustfmt::skip]
         let golden = [
             // Frame: marker and version, kind, length, checksum.
-            0xf1, 0x01, 0x76, 0x8c, 0x66, 0xfd, 0x28,
+            0xf1, 0x01, 0xb7, 0x01, 0xe7, 0xfe, 0xa8, 0xa6,
             // First sequence number.
             0xe8, 0x07,
             // Watermark.
@@ -341,6 +398,19 @@ mod tests {
             // Frames, announce.
             0x08, 0x01, 0x02, 0x02, 0x03, 1, 2, 3, 0x01, 4,
             0x09, 0x01, 0x02,
+            // Typed, emitted, size.
+            0x0a, 0x01, 0x03, 0x02, b'l', b's',
+            0x0b, 0x01, 0x03, 0xac, 0x02,
+            0x0c, 0x01, 0x03, 0xc8, 0x01, 0x32,
+            // Balloon, streams.
+            0x0d, 0x01, 0x04, 0xac, 0x02,
+            0x0e, 0x01, 0x05, 0, 0x01, 0xac, 0x02, 0x16,
+            0x0e, 0x01, 0x05, 1, 0x02,
+            0x0e, 0x01, 0x05, 2, 0x01, 0x02, 9, 8,
+            0x0e, 0x01, 0x05, 3, 0x01, 0xac, 0x02,
+            0x0e, 0x01, 0x05, 4, 0x01,
+            0x0e, 0x01, 0x05, 5, 0x01,
+            0x0e, 0x01, 0x05, 6, 0x00,
             // Console output.
             0x40, 0x01, 0xad, 0x02, 8, 7, 6, 5, 4, 3, 2, 1,
             // Device output.

@@ -8,7 +8,7 @@
 //! guest's power-off (paper §3.1).
 
 use hypervisor::Position;
-use machine::{Event, Input, Outcome, Output, Submission};
+use machine::{Event, Input, Outcome, Output, StreamEvent, Submission};
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use crate::codec::{DecodeError, Decoder, put_bytes, put_number};
@@ -164,6 +164,11 @@ const DEVICE_DATA: u8 = 0x06;
 const DEVICE_COMPLETED: u8 = 0x07;
 const DEVICE_FRAMES: u8 = 0x08;
 const DEVICE_ANNOUNCE: u8 = 0x09;
+const DEVICE_TYPED: u8 = 0x0A;
+const DEVICE_EMITTED: u8 = 0x0B;
+const DEVICE_SIZE: u8 = 0x0C;
+const DEVICE_BALLOON: u8 = 0x0D;
+const DEVICE_STREAM: u8 = 0x0E;
 const CONSOLE_OUTPUT: u8 = 0x40;
 const DEVICE_OUTPUT: u8 = 0x41;
 const DIGEST_HERE: u8 = 0x60;
@@ -188,6 +193,11 @@ impl Body {
                 Event::Completed { .. } => DEVICE_COMPLETED,
                 Event::Frames(_) => DEVICE_FRAMES,
                 Event::Announce => DEVICE_ANNOUNCE,
+                Event::Typed(_) => DEVICE_TYPED,
+                Event::Emitted { .. } => DEVICE_EMITTED,
+                Event::Size { .. } => DEVICE_SIZE,
+                Event::Balloon { .. } => DEVICE_BALLOON,
+                Event::Stream(_) => DEVICE_STREAM,
             },
             Body::Output(OutputMark::Console { .. }) => CONSOLE_OUTPUT,
             Body::Output(OutputMark::Device { .. }) => DEVICE_OUTPUT,
@@ -253,12 +263,10 @@ impl Body {
             }),
             POWER_BUTTON => Body::Input(Input::PowerButton),
             RESET => Body::Input(Input::Reset),
-            DEVICE_DATA | DEVICE_COMPLETED | DEVICE_FRAMES | DEVICE_ANNOUNCE => {
-                Body::Input(Input::Device {
-                    device: from.byte("device number")?,
-                    event: decode_event(tag, from)?,
-                })
-            }
+            DEVICE_DATA..=DEVICE_STREAM => Body::Input(Input::Device {
+                device: from.byte("device number")?,
+                event: decode_event(tag, from)?,
+            }),
             DEVICE_OUTPUT => Body::Output(OutputMark::Device {
                 device: from.byte("device number")?,
                 id: from.number("request id")?,
@@ -304,7 +312,10 @@ impl Entry {
                 Body::Input(Input::Device { event, .. }) => match event {
                     Event::Data { bytes, .. } => bytes.len(),
                     Event::Frames(frames) => frames.iter().map(|f| f.len() + 32).sum(),
-                    Event::Completed { .. } | Event::Announce => 0,
+                    Event::Typed(bytes) | Event::Stream(StreamEvent::Data { bytes, .. }) => {
+                        bytes.len()
+                    }
+                    _ => 0,
                 },
                 Body::DigestValue { components, .. } => {
                     components.len() * (size_of::<ComponentDigest>() + 16)
@@ -328,6 +339,14 @@ fn encode_event(event: &Event, out: &mut Vec<u8>) {
             }
         }
         Event::Announce => {}
+        Event::Typed(bytes) => put_bytes(out, bytes),
+        Event::Emitted { through } => put_number(out, *through),
+        Event::Size { columns, rows } => {
+            put_number(out, u64::from(*columns));
+            put_number(out, u64::from(*rows));
+        }
+        Event::Balloon { pages } => put_number(out, u64::from(*pages)),
+        Event::Stream(event) => encode_stream_event(event, out),
         Event::Completed { id, outcome } => {
             put_number(out, *id);
             out.push(match outcome {
@@ -340,30 +359,102 @@ fn encode_event(event: &Event, out: &mut Vec<u8>) {
 }
 
 fn decode_event(tag: u8, from: &mut Decoder<'_>) -> Result<Event, DecodeError> {
-    if tag == DEVICE_ANNOUNCE {
-        return Ok(Event::Announce);
-    }
-    if tag == DEVICE_FRAMES {
-        let count = from.length(MAX_FRAMES, "frame count")?;
-        let frames = (0..count).map(|_| Ok(from.bytes(MAX_ENTRY_BYTES, "frame")?.to_vec()));
-        return Ok(Event::Frames(frames.collect::<Result<_, DecodeError>>()?));
-    }
-    let id = from.number("request id")?;
-    if tag == DEVICE_DATA {
-        return Ok(Event::Data {
-            id,
+    let small = |from: &mut Decoder<'_>, what| Ok(from.length(u16::MAX.into(), what)? as u16);
+    Ok(match tag {
+        DEVICE_DATA => Event::Data {
+            id: from.number("request id")?,
             offset: from.length(u32::MAX as usize, "data offset")? as u32,
             bytes: from.bytes(MAX_ENTRY_BYTES, "device data")?.to_vec(),
-        });
+        },
+        DEVICE_COMPLETED => Event::Completed {
+            id: from.number("request id")?,
+            outcome: decode_outcome(from)?,
+        },
+        DEVICE_FRAMES => {
+            let count = from.length(MAX_FRAMES, "frame count")?;
+            let frames = (0..count).map(|_| Ok(from.bytes(MAX_ENTRY_BYTES, "frame")?.to_vec()));
+            Event::Frames(frames.collect::<Result<_, DecodeError>>()?)
+        }
+        DEVICE_ANNOUNCE => Event::Announce,
+        DEVICE_TYPED => Event::Typed(from.bytes(MAX_ENTRY_BYTES, "console input")?.to_vec()),
+        DEVICE_EMITTED => Event::Emitted {
+            through: from.number("emitted count")?,
+        },
+        DEVICE_SIZE => Event::Size {
+            columns: small(from, "columns")?,
+            rows: small(from, "rows")?,
+        },
+        DEVICE_BALLOON => Event::Balloon {
+            pages: from.length(u32::MAX as usize, "balloon pages")? as u32,
+        },
+        DEVICE_STREAM => Event::Stream(decode_stream_event(from)?),
+        tag => {
+            let what = "device event";
+            return Err(DecodeError::UnknownTag { what, tag });
+        }
+    })
+}
+
+fn encode_stream_event(event: &StreamEvent, out: &mut Vec<u8>) {
+    let (tag, stream) = match event {
+        StreamEvent::Incoming { stream, .. } => (0, *stream),
+        StreamEvent::Opened { stream } => (1, *stream),
+        StreamEvent::Data { stream, .. } => (2, *stream),
+        StreamEvent::Consumed { stream, .. } => (3, *stream),
+        StreamEvent::Finished { stream } => (4, *stream),
+        StreamEvent::Closed { stream } => (5, *stream),
+        StreamEvent::Lost => (6, 0),
+    };
+    out.push(tag);
+    put_number(out, stream);
+    match event {
+        StreamEvent::Incoming {
+            host_port, port, ..
+        } => {
+            put_number(out, u64::from(*host_port));
+            put_number(out, u64::from(*port));
+        }
+        StreamEvent::Data { bytes, .. } => put_bytes(out, bytes),
+        StreamEvent::Consumed { count, .. } => put_number(out, u64::from(*count)),
+        _ => {}
     }
+}
+
+fn decode_stream_event(from: &mut Decoder<'_>) -> Result<StreamEvent, DecodeError> {
+    let what = "stream event";
+    let tag = from.byte(what)?;
+    let stream = from.number("stream")?;
+    let word = |from: &mut Decoder<'_>, what| Ok(from.length(u32::MAX as usize, what)? as u32);
+    Ok(match tag {
+        0 => StreamEvent::Incoming {
+            stream,
+            host_port: word(from, "host port")?,
+            port: word(from, "guest port")?,
+        },
+        1 => StreamEvent::Opened { stream },
+        2 => StreamEvent::Data {
+            stream,
+            bytes: from.bytes(MAX_ENTRY_BYTES, "stream data")?.to_vec(),
+        },
+        3 => StreamEvent::Consumed {
+            stream,
+            count: word(from, "consumed bytes")?,
+        },
+        4 => StreamEvent::Finished { stream },
+        5 => StreamEvent::Closed { stream },
+        6 if stream == 0 => StreamEvent::Lost,
+        tag => return Err(DecodeError::UnknownTag { what, tag }),
+    })
+}
+
+fn decode_outcome(from: &mut Decoder<'_>) -> Result<Outcome, DecodeError> {
     let what = "outcome";
-    let outcome = match from.byte(what)? {
+    Ok(match from.byte(what)? {
         0 => Outcome::Done,
         1 => Outcome::Failed,
         2 => Outcome::Unsupported,
         tag => return Err(DecodeError::UnknownTag { what, tag }),
-    };
-    Ok(Event::Completed { id, outcome })
+    })
 }
 
 pub(crate) fn encode_components(components: &[ComponentDigest], out: &mut Vec<u8>) {

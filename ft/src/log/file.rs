@@ -20,7 +20,7 @@ use crate::log::{BatchReader, BatchWriter, Entry, LogError};
 /// The first bytes of every log file.
 const MAGIC: &[u8; 8] = b"ft-log\r\n";
 /// The version of entries and header, raised with every change of either.
-const FORMAT: u16 = 3;
+const FORMAT: u16 = 4;
 /// An open batch of a file is closed at this size.
 const BATCH_BYTES: usize = 16 << 10;
 
@@ -306,8 +306,8 @@ mod tests {
     fn golden_header() {
         let bytes = FileWriter::new(&header()).flush();
         let mut golden = b"ft-log\r\n".to_vec();
-        golden.extend([0xf1, 0, 31, 0x16, 0x86, 0x70, 0x27]);
-        golden.extend([3, 0, 4, b's', b'o', b'f', b't', 2, b'm', b'1', 3]);
+        golden.extend([0xf1, 0, 31, 0x44, 0xd3, 0xe8, 0x49]);
+        golden.extend([4, 0, 4, b's', b'o', b'f', b't', 2, b'm', b'1', 3]);
         golden.extend([0xab; 16]);
         golden.extend([2, 40, 0xe8, 0x07]);
         assert_eq!(bytes, golden);

@@ -178,6 +178,10 @@ impl<'a> Chain<'a> {
         devices: &[&str],
     ) -> Outcome<Self> {
         let command_line = format!("console=ttyS0 panic=-1 quiet {parameter}");
+        let console: &[&str] = match devices.contains(&"--console") {
+            true => &[],
+            false => &["--console", "off"],
+        };
         let primary = Vmm::start_at(
             installation,
             scratch,
@@ -196,9 +200,8 @@ impl<'a> Chain<'a> {
                     &format!("size={GUEST_BYTES}"),
                     "--serial",
                     "tty",
-                    "--console",
-                    "off",
                 ],
+                console,
                 devices,
             ]
             .concat(),

@@ -1,7 +1,10 @@
 //! Devices through the eyes of their drivers.
 
+mod balloon;
 mod block;
+mod console;
 mod driver;
 mod net;
 mod rng;
 mod transport;
+mod vsock;

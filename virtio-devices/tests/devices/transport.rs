@@ -200,7 +200,7 @@ fn any_access_anywhere_is_survived() {
         driver.write_config(offset, &[0xFF; 4][..4 - offset % 4]);
     }
     driver.save_and_restore();
-    driver.device.power_up();
+    driver.device.power_up(&mut Vec::new());
     let fresh = VirtioPci::new(3, BAR, &RNG);
     let (mut state, fresh) = (driver.device.save(), fresh.save());
     // What was asked of the world before stays asked.

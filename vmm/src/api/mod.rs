@@ -12,7 +12,7 @@ pub mod http;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{FtEnableConfig, FtOverrideConfig, FtReceiveConfig, VmConfig};
+use crate::config::{FtEnableConfig, FtOverrideConfig, FtReceiveConfig, ResizeConfig, VmConfig};
 use crate::control::Counters;
 use crate::status::{FtInfo, VmState};
 
@@ -46,6 +46,8 @@ pub enum Request {
     VmResume,
     /// `vm.power-button`
     VmPowerButton,
+    /// `vm.resize`
+    VmResize(ResizeConfig),
     /// `vm.ft-enable`
     FtEnable(FtEnableConfig),
     /// `vm.ft-receive`

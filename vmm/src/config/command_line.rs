@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 
 use super::VmConfig;
+use super::balloon::BalloonConfig;
 use super::console::ConsoleConfig;
 use super::cpus::CpusConfig;
 use super::disk::DiskConfig;
@@ -18,6 +19,7 @@ use super::net::NetConfig;
 use super::payload::PayloadConfig;
 use super::rate_limiter::RateLimitGroupConfig;
 use super::rng::RngConfig;
+use super::vsock::VsockConfig;
 
 /// The texts of the options that describe a virtual machine.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +42,10 @@ pub struct VmParams {
     pub nets: Vec<String>,
     /// `--rng`
     pub rng: Option<String>,
+    /// `--vsock`
+    pub vsock: Option<String>,
+    /// `--balloon`
+    pub balloon: Option<String>,
     /// `--serial`
     pub serial: Option<String>,
     /// `--console`
@@ -110,6 +116,12 @@ impl VmParams {
             disks: all(&self.disks, DiskConfig::parse)?,
             rate_limit_groups: all(&self.rate_limit_groups, RateLimitGroupConfig::parse)?,
             net: all(&self.nets, NetConfig::parse)?,
+            vsock: self.vsock.as_deref().map(VsockConfig::parse).transpose()?,
+            balloon: self
+                .balloon
+                .as_deref()
+                .map(BalloonConfig::parse)
+                .transpose()?,
             ft: self.ft.as_deref().map(FtConfig::parse).transpose()?,
             others: Default::default(),
         };
@@ -148,6 +160,8 @@ mod tests {
             rate_limit_groups: vec!["id=g,ops_size=10,ops_refill_time=1000".into()],
             nets: vec!["tap=tap0".into()],
             rng: Some("src=/dev/zero".into()),
+            vsock: Some("cid=3,socket=/run/vsock".into()),
+            balloon: Some("size=1M".into()),
             serial: Some("tty".into()),
             console: Some("off".into()),
             ft: Some("lease=file:/l/x".into()),
@@ -158,6 +172,8 @@ mod tests {
         assert!(config.disks.unwrap()[1].readonly);
         assert_eq!(config.net.unwrap()[0].tap.as_deref(), Some("tap0"));
         assert_eq!(config.rng.src, PathBuf::from("/dev/zero"));
+        assert_eq!(config.vsock.unwrap().cid, 3);
+        assert_eq!(config.balloon.unwrap().size, 1 << 20);
         let payload = config.payload.unwrap();
         assert_eq!(
             payload.cmdline.as_deref(),
@@ -182,12 +198,9 @@ mod tests {
         );
         let params = VmParams {
             kernel: Some("/k".into()),
-            console: Some("tty".into()),
+            serial: Some("tty".into()),
             ..Default::default()
         };
-        assert!(matches!(
-            params.to_config(),
-            Err(ConfigError::ConsoleMode { .. })
-        ));
+        assert!(matches!(params.to_config(), Err(ConfigError::TwoTtys)));
     }
 }

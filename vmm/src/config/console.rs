@@ -1,9 +1,9 @@
 //! Where a console's bytes go.
 //!
-//! Does: modes of the serial port and of the virtio console, and which of them exist. Does not:
-//! open terminals or files.
+//! Does: modes of the serial port and of the virtio console. Does not: open terminals, sockets or
+//! files.
 //!
-//! Invariant: mode `File` has a file and no other mode has one.
+//! Invariant: mode `File` has a file, mode `Socket` has a socket, and no other mode needs either.
 
 use std::path::PathBuf;
 
@@ -72,12 +72,11 @@ impl ConsoleConfig {
         }
     }
 
-    /// What the virtio console is when nobody says: absent, until there is such a device.
-    /// (Cloud Hypervisor's default is `Tty`.)
+    /// What the virtio console is when nobody says.
     pub fn console_default() -> Self {
         ConsoleConfig {
             file: None,
-            mode: ConsoleMode::Off,
+            mode: ConsoleMode::Tty,
             socket: None,
         }
     }
@@ -119,29 +118,16 @@ impl ConsoleConfig {
         })
     }
 
-    pub(super) fn validate_serial(&self) -> Result<(), ConfigError> {
-        if (self.mode == ConsoleMode::File) != self.file.is_some() {
-            return Err(ConfigError::ConsoleFile { which: "serial" });
+    pub(super) fn validate(&self, which: &'static str) -> Result<(), ConfigError> {
+        // The file of a pseudo-terminal is what `vm.info` said of another VM, and is ignored.
+        let has_file = self.file.is_some() && self.mode != ConsoleMode::Pty;
+        if (self.mode == ConsoleMode::File) != has_file {
+            return Err(ConfigError::ConsoleFile { which });
         }
-        match self.mode {
-            ConsoleMode::Off | ConsoleMode::Tty | ConsoleMode::File | ConsoleMode::Null => Ok(()),
-            ConsoleMode::Pty | ConsoleMode::Socket => Err(ConfigError::ConsoleMode {
-                which: "serial",
-                mode: self.mode.name(),
-                instead: "off, null, tty or file=PATH",
-            }),
+        if (self.mode == ConsoleMode::Socket) != self.socket.is_some() {
+            return Err(ConfigError::ConsoleSocket { which });
         }
-    }
-
-    pub(super) fn validate_console(&self) -> Result<(), ConfigError> {
-        match self.mode {
-            ConsoleMode::Off | ConsoleMode::Null => Ok(()),
-            mode => Err(ConfigError::ConsoleMode {
-                which: "console",
-                mode: mode.name(),
-                instead: "--console off and --serial tty",
-            }),
-        }
+        Ok(())
     }
 }
 
@@ -157,15 +143,16 @@ mod tests {
         let file = parse("file=/tmp/a=b").unwrap();
         assert_eq!(file.mode, ConsoleMode::File);
         assert_eq!(file.file, Some(PathBuf::from("/tmp/a=b")));
-        file.validate_serial().unwrap();
+        file.validate("serial").unwrap();
+        parse("socket=/s").unwrap().validate("serial").unwrap();
+        parse("pty").unwrap().validate("console").unwrap();
         for wrong in ["", "tty,off", "stdout", "file", "tty=1"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
-        for later in ["pty", "socket=/s"] {
-            let error = parse(later).unwrap().validate_serial().unwrap_err();
-            assert!(error.to_string().contains("not supported yet"), "{error}");
-        }
-        let error = parse("tty").unwrap().validate_console().unwrap_err();
-        assert!(error.to_string().contains("--serial tty"), "{error}");
+        let contradiction = ConsoleConfig {
+            mode: ConsoleMode::Tty,
+            ..parse("socket=/s").unwrap()
+        };
+        contradiction.validate("console").unwrap_err();
     }
 }

@@ -5,7 +5,10 @@
 //! Invariant: the same configuration gives the same list on every host.
 
 use super::error::ConfigError;
-use super::{DiskConfig, NetConfig, RngConfig, VmConfig};
+use super::{
+    BalloonConfig, ConsoleConfig, ConsoleMode, DiskConfig, NetConfig, RngConfig, VmConfig,
+    VsockConfig,
+};
 
 /// Devices that fit the bus; number 0 is the host bridge.
 const DEVICES_MAX: usize = 31;
@@ -19,6 +22,12 @@ pub enum Planned<'a> {
     Net(&'a NetConfig),
     /// The source of random bytes, which is always there.
     Rng(&'a RngConfig),
+    /// The console.
+    Console(&'a ConsoleConfig),
+    /// Streams between guest and host.
+    Vsock(&'a VsockConfig),
+    /// The balloon.
+    Balloon(&'a BalloonConfig),
 }
 
 /// A device with its name and number.
@@ -39,13 +48,27 @@ impl VmConfig {
             Some(id) => id.clone(),
             None => format!("_{kind}{index}"),
         };
+        let console = Some(&self.console).filter(|console| console.mode != ConsoleMode::Off);
+        let console = console.map(|console| ("__console".to_owned(), Planned::Console(console)));
         let disks = self.disks.iter().flatten().enumerate();
         let disks = disks.map(|(i, disk)| (name(&disk.id, "disk", i), Planned::Disk(disk)));
         let nets = self.net.iter().flatten().enumerate();
         let nets = nets.map(|(i, net)| (name(&net.id, "net", i), Planned::Net(net)));
         let rng = ("__rng".to_owned(), Planned::Rng(&self.rng));
+        let vsock = self.vsock.iter().enumerate();
+        let vsock = vsock.map(|(i, vsock)| (name(&vsock.id, "vsock", i), Planned::Vsock(vsock)));
+        let balloon = self.balloon.iter();
+        let balloon = balloon.map(|balloon| ("__balloon".to_owned(), Planned::Balloon(balloon)));
         (1..)
-            .zip(disks.chain(nets).chain([rng]))
+            .zip(
+                console
+                    .into_iter()
+                    .chain(disks)
+                    .chain(nets)
+                    .chain([rng])
+                    .chain(vsock)
+                    .chain(balloon),
+            )
             .map(|(device, (id, planned))| Place {
                 id,
                 device,
@@ -54,8 +77,23 @@ impl VmConfig {
             .collect()
     }
 
+    /// The number of its balloon on the bus.
+    pub fn balloon_device(&self) -> Option<u8> {
+        let devices = self.devices();
+        let mut balloons = devices.iter();
+        let is_balloon = |place: &&Place<'_>| matches!(place.planned, Planned::Balloon(_));
+        balloons.find(is_balloon).map(|place| place.device)
+    }
+
+    /// Its balloon, if it has one, is to have so many pages.
+    pub fn set_balloon(&mut self, pages: u32) {
+        if let Some(balloon) = &mut self.balloon {
+            balloon.size = u64::from(pages) * machine::PAGE_SIZE;
+        }
+    }
+
     pub(super) fn validate_devices(&self) -> Result<(), ConfigError> {
-        let count = self.disks.iter().flatten().count() + self.net.iter().flatten().count() + 1;
+        let count = self.devices().len();
         if count > DEVICES_MAX {
             let max = DEVICES_MAX;
             return Err(ConfigError::TooManyDevices { count, max });
@@ -72,7 +110,8 @@ impl VmConfig {
         let reserved = |id: &Option<String>| id.clone().filter(|id| id.starts_with("__"));
         let disks = self.disks.iter().flatten().map(|disk| &disk.id);
         let nets = self.net.iter().flatten().map(|net| &net.id);
-        match disks.chain(nets).find_map(reserved) {
+        let vsock = self.vsock.iter().map(|vsock| &vsock.id);
+        match disks.chain(nets).chain(vsock).find_map(reserved) {
             Some(id) => Err(ConfigError::ReservedId { id }),
             None => Ok(()),
         }
@@ -84,7 +123,11 @@ mod tests {
     use super::*;
 
     fn config(disks: serde_json::Value) -> Result<VmConfig, ConfigError> {
-        let json = serde_json::json!({ "payload": { "kernel": "/k" }, "disks": disks });
+        let json = serde_json::json!({ "payload": { "kernel": "/k" },
+            "disks": disks,
+            "vsock": { "cid": 3, "socket": "/s" },
+            "balloon": { "size": 0 },
+        });
         VmConfig::from_json(json.to_string().as_bytes())
     }
 
@@ -97,7 +140,15 @@ mod tests {
             .into_iter()
             .map(|place| (place.device, place.id))
             .collect();
-        let names = ["_disk0", "data", "__rng"].map(str::to_owned);
+        let names = [
+            "__console",
+            "_disk0",
+            "data",
+            "__rng",
+            "_vsock0",
+            "__balloon",
+        ]
+        .map(str::to_owned);
         let expected: Vec<(u8, String)> = (1..).zip(names).collect();
         assert_eq!(found, expected);
     }
@@ -110,7 +161,7 @@ mod tests {
         let reserved = serde_json::json!([{ "path": "/a", "id": "__x" }]);
         let error = config(reserved).unwrap_err();
         assert!(matches!(error, ConfigError::ReservedId { .. }), "{error}");
-        let many = serde_json::json!(vec![serde_json::json!({ "path": "/a" }); 32]);
+        let many = serde_json::json!(vec![serde_json::json!({ "path": "/a" }); 28]);
         let error = config(many).unwrap_err();
         assert!(
             matches!(error, ConfigError::TooManyDevices { .. }),

@@ -5,6 +5,8 @@
 //!
 //! Invariant: every variant is the user's to mend; the REST API answers it with status 400.
 
+use std::path::PathBuf;
+
 use option_parser::OptionError;
 use thiserror::Error;
 
@@ -95,15 +97,17 @@ pub enum ConfigError {
     /// The kernel's command line contains a zero byte.
     #[error("the kernel's command line contains a zero byte")]
     CmdlineZero,
-    /// A console mode that exists, but not here yet.
-    #[error("{which} mode '{mode}' is not supported yet; use {instead}")]
-    ConsoleMode {
+    /// Serial port and console on one terminal.
+    #[error(
+        "serial port and console cannot both have this terminal: give --console off, or another \
+         mode to one of them"
+    )]
+    TwoTtys,
+    /// Mode `Socket` without a socket, or a socket without that mode.
+    #[error("{which}: mode 'Socket' and a socket belong together; give both or neither")]
+    ConsoleSocket {
         /// "serial" or "console".
         which: &'static str,
-        /// The mode.
-        mode: &'static str,
-        /// What works.
-        instead: &'static str,
     },
     /// Mode `File` without a file, or a file without that mode.
     #[error("{which}: mode 'File' and a file belong together; give both or neither")]
@@ -182,6 +186,31 @@ pub enum ConfigError {
     NoRateLimitGroup {
         /// Its name.
         id: String,
+    },
+    /// A balloon that takes all memory.
+    #[error("a balloon of {size} bytes is too large for a guest with {memory} bytes of memory")]
+    BalloonTooLarge {
+        /// What was given.
+        size: u64,
+        /// The guest's memory.
+        memory: u64,
+    },
+    /// A balloon that is not there.
+    #[error("the virtual machine has no balloon; it must be created with one (--balloon size=0)")]
+    NoBalloon,
+    /// An address that no guest can have.
+    #[error("a guest cannot have the cid {cid}; give one from 3 to 4294967294")]
+    VsockCid {
+        /// What was given.
+        cid: u32,
+    },
+    /// A path that is too long for a socket.
+    #[error("the path '{}' is too long for a socket of the guest; it takes {max} bytes", socket.display())]
+    VsockSocket {
+        /// What was given.
+        socket: PathBuf,
+        /// The most.
+        max: usize,
     },
     /// More devices than the bus has room for.
     #[error("{count} devices are asked for; the PCI bus has room for {max}")]

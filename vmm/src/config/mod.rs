@@ -8,6 +8,7 @@
 //! whatever it cannot honour is refused, never dropped. JSON fields that nobody knows are ignored.
 
 mod address;
+mod balloon;
 mod command_line;
 mod console;
 mod cpus;
@@ -22,12 +23,14 @@ mod payload;
 mod rate_limiter;
 mod rng;
 mod unsupported;
+mod vsock;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 pub use address::{Lease, TcpAddress};
+pub use balloon::{BalloonConfig, ResizeConfig};
 pub use command_line::VmParams;
 pub use console::{ConsoleConfig, ConsoleMode};
 pub use cpus::{CpuTopology, CpusConfig};
@@ -43,6 +46,7 @@ pub use net::NetConfig;
 pub use payload::{CMDLINE_LENGTH_MAX, PayloadConfig};
 pub use rate_limiter::{RateLimitGroupConfig, RateLimiterConfig, TokenBucketConfig};
 pub use rng::RngConfig;
+pub use vsock::VsockConfig;
 
 /// A virtual machine's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,6 +72,12 @@ pub struct VmConfig {
     /// Network cards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub net: Option<Vec<NetConfig>>,
+    /// Streams between guest and host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<VsockConfig>,
+    /// The balloon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balloon: Option<BalloonConfig>,
     /// The serial port, a 16550 at 0x3f8.
     #[serde(default = "ConsoleConfig::serial_default")]
     pub serial: ConsoleConfig,
@@ -119,9 +129,19 @@ impl VmConfig {
         for net in self.net.iter().flatten() {
             net.validate()?;
         }
+        if let Some(vsock) = &self.vsock {
+            vsock.validate()?;
+        }
+        if let Some(balloon) = &self.balloon {
+            balloon.validate(self.memory.size)?;
+        }
         self.validate_devices()?;
-        self.serial.validate_serial()?;
-        self.console.validate_console()
+        self.serial.validate("serial")?;
+        self.console.validate("console")?;
+        if self.serial.mode == ConsoleMode::Tty && self.console.mode == ConsoleMode::Tty {
+            return Err(ConfigError::TwoTtys);
+        }
+        Ok(())
     }
 }
 
@@ -163,7 +183,7 @@ mod tests {
                 "payload": { "kernel": "/boot/vmlinux" },
                 "rng": { "src": "/dev/urandom" },
                 "serial": { "mode": "Null" },
-                "console": { "mode": "Off" },
+                "console": { "mode": "Tty" },
             })
         );
     }
@@ -239,12 +259,15 @@ mod tests {
         assert!(matches!(error, ConfigError::NoKernel), "{error}");
         let error = refused("/payload", serde_json::json!({ "firmware": "/fw" }));
         assert!(matches!(error, ConfigError::Unsupported { .. }), "{error}");
-        let error = full("serial", serde_json::json!({ "mode": "Pty" }));
-        assert!(matches!(error, ConfigError::ConsoleMode { .. }), "{error}");
+        let error = full("serial", serde_json::json!({ "mode": "Socket" }));
+        assert!(
+            matches!(error, ConfigError::ConsoleSocket { .. }),
+            "{error}"
+        );
         let error = full("serial", serde_json::json!({ "mode": "File" }));
         assert!(matches!(error, ConfigError::ConsoleFile { .. }), "{error}");
-        let error = full("console", serde_json::json!({ "mode": "Tty" }));
-        assert!(matches!(error, ConfigError::ConsoleMode { .. }), "{error}");
+        let error = full("serial", serde_json::json!({ "mode": "Tty" }));
+        assert!(matches!(error, ConfigError::TwoTtys), "{error}");
         let error = full("memory", serde_json::json!({ "size": "512M" }));
         assert!(matches!(error, ConfigError::Json(_)), "{error}");
     }

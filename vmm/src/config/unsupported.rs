@@ -12,8 +12,7 @@ use serde_json::Value;
 use super::error::ConfigError;
 
 /// The parts by their JSON names.
-const PARTS: [&str; 21] = [
-    "balloon",
+const PARTS: [&str; 19] = [
     "debug_console",
     "devices",
     "fs",
@@ -32,7 +31,6 @@ const PARTS: [&str; 21] = [
     "tpm",
     "user_devices",
     "vdpa",
-    "vsock",
     "watchdog",
 ];
 

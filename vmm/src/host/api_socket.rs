@@ -181,7 +181,7 @@ fn try_lock(file: &File) -> io::Result<bool> {
 
 /// Binds with umask 077: only this user may connect. The umask is the process's, so files that
 /// other threads create meanwhile get it too; they lose permissions only.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
+pub(super) fn bind_private(path: &Path) -> io::Result<UnixListener> {
     // SAFETY: umask takes a number and cannot fail.
     let before = unsafe { libc::umask(0o077) };
     let listener = UnixListener::bind(path);

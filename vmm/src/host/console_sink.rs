@@ -1,28 +1,37 @@
 //! Where a console's bytes leave this host.
 //!
 //! Does: on a thread of its own, take bytes from whoever holds them back, write them to standard
-//! output or a file, in order, and report how many are out. Does not: decide when they may leave:
-//! its source does, and is asked immediately before every single call that writes.
+//! output, a file, a pseudo-terminal or a socket, in order, and report how many are out. Does not:
+//! decide when they may leave: its source does, and is asked immediately before every single call
+//! that writes.
 //!
 //! Invariant: bytes leave once and in order, without gaps, and at most one call's bytes leave after
 //! the source has changed its mind (a process that was frozen between question and call).
 //! `emitted` never counts a byte that the host's kernel has not taken. A reader that does not read
 //! makes the source fill up and loses nothing; a reader that is gone (a closed pipe, a full disk)
 //! is reported once, and from then on bytes count as emitted, since a console that nobody can read
-//! must not stop a guest.
+//! must not stop a guest. While nobody is at the other end of a pseudo-terminal or a socket, the
+//! last [`KEPT`] bytes are kept for whoever comes, and do not count as emitted; so another host
+//! that takes over has them too.
 
+use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bell::Bell;
+use super::console_socket::ConsoleSocket;
+use super::pty::Pty;
 
 /// The most bytes in one call. A pipe takes so many whole or not at all.
 const CALL: usize = 4096;
+
+/// Bytes that are kept for whoever comes.
+pub const KEPT: usize = 64 << 10;
 
 /// How long the thread sleeps at most before it asks its source again.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -42,6 +51,10 @@ pub trait ConsoleSource: Send + 'static {
 pub enum Target {
     /// To this file.
     File(File),
+    /// To whoever has the other end open.
+    Pty(Pty),
+    /// To whoever is connected.
+    Socket(Arc<ConsoleSocket>),
     /// Nowhere; they count as emitted.
     Nowhere,
 }
@@ -65,6 +78,15 @@ impl Target {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         Ok(Target::File(file))
     }
+
+    /// Whether anybody is there to read.
+    fn is_attached(&self) -> bool {
+        match self {
+            Target::File(_) | Target::Nowhere => true,
+            Target::Pty(pty) => pty.is_attached(),
+            Target::Socket(socket) => socket.connection().is_some(),
+        }
+    }
 }
 
 /// A console's way out.
@@ -87,13 +109,16 @@ struct Progress {
     emitted: u64,
     /// A call that writes is under way.
     writing: bool,
+    /// Nobody is there to read, and bytes are kept.
+    keeping: bool,
     closed: bool,
 }
 
 impl ConsoleSink {
-    /// One that writes what `source` gives to `target`. It looks again whenever `bell` rings. So
+    /// One of this name that writes what `source` gives to `target`. It looks again whenever `bell` rings. So
     /// many bytes have left before.
     pub fn start(
+        name: &str,
         target: Target,
         bell: Arc<Bell>,
         emitted: u64,
@@ -103,9 +128,7 @@ impl ConsoleSink {
         shared.lock().emitted = emitted;
         let (shared_too, bell_too) = (Arc::clone(&shared), Arc::clone(&bell));
         let run = move || shared_too.write_all(target, &bell_too, &mut source);
-        let thread = thread::Builder::new()
-            .name("console".to_owned())
-            .spawn(run)?;
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
         Ok(ConsoleSink {
             shared,
             bell,
@@ -114,18 +137,18 @@ impl ConsoleSink {
     }
 
     /// Waits until all bytes up to the count `through` have left, or `timeout` is over; whether
-    /// they have.
+    /// they have. Nobody is waited for who is not there.
     pub fn flush(&self, through: u64, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
         let mut progress = self.shared.lock();
-        while progress.emitted < through {
+        while progress.emitted < through && !progress.keeping {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return false;
             };
             let waited = self.shared.changed.wait_timeout(progress, left);
             progress = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        true
+        progress.emitted >= through
     }
 }
 
@@ -155,55 +178,96 @@ impl Shared {
 
     /// The thread.
     fn write_all(&self, mut target: Target, bell: &Bell, source: &mut impl ConsoleSource) {
+        let mut held = Held {
+            through: self.lock().emitted,
+            bytes: VecDeque::new(),
+        };
         while !self.lock().closed {
-            let Some((through, bytes)) = source.take() else {
+            let is_attached = target.is_attached();
+            let mut is_allowed = false;
+            if held.bytes.is_empty() || !is_attached {
+                let Some((through, bytes)) = source.take() else {
+                    self.progress(|progress| progress.keeping = !held.bytes.is_empty());
+                    bell.wait(PATIENCE);
+                    continue;
+                };
+                held.bytes.extend(bytes);
+                held.through = through;
+                is_allowed = true;
+            }
+            if !is_attached {
+                let excess = held.bytes.len().saturating_sub(KEPT);
+                if excess > 0 {
+                    held.bytes.drain(..excess);
+                    self.emitted(source, held.emitted());
+                }
+                continue;
+            }
+            if !is_allowed && !source.may_write() {
                 bell.wait(PATIENCE);
                 continue;
-            };
-            let mut rest = &bytes[..];
-            let mut is_allowed = true;
-            while !rest.is_empty() {
-                {
-                    let mut progress = self.lock();
-                    if progress.closed {
-                        return;
-                    }
-                    progress.writing = is_allowed;
-                }
-                if !is_allowed {
-                    bell.wait(PATIENCE);
-                    is_allowed = source.may_write();
-                    continue;
-                }
-                let length = write_some(&mut target, &rest[..rest.len().min(CALL)]);
-                rest = &rest[length..];
-                let emitted = through - rest.len() as u64;
-                source.emitted(emitted);
-                {
-                    let mut progress = self.lock();
-                    progress.emitted = emitted;
-                    progress.writing = false;
-                }
-                self.changed.notify_all();
-                is_allowed = source.may_write();
             }
+            {
+                let mut progress = self.lock();
+                if progress.closed {
+                    return;
+                }
+                (progress.writing, progress.keeping) = (true, false);
+            }
+            let (front, _) = held.bytes.as_slices();
+            let length = write_some(&mut target, &front[..front.len().min(CALL)]);
+            held.bytes.drain(..length);
+            self.emitted(source, held.emitted());
         }
+    }
+
+    fn progress(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    /// All bytes up to this count have left.
+    fn emitted(&self, source: &mut impl ConsoleSource, emitted: u64) {
+        source.emitted(emitted);
+        self.progress(|progress| {
+            progress.emitted = emitted;
+            progress.writing = false;
+        });
+    }
+}
+
+/// Bytes that were taken and have not left.
+struct Held {
+    /// The count of all bytes, these included.
+    through: u64,
+    bytes: VecDeque<u8>,
+}
+
+impl Held {
+    fn emitted(&self) -> u64 {
+        self.through - self.bytes.len() as u64
     }
 }
 
 /// Makes one call. Gives how many bytes it took, if any; or finds that nobody ever reads again.
 fn write_some(target: &mut Target, bytes: &[u8]) -> usize {
-    let Target::File(file) = target else {
-        return bytes.len();
-    };
-    match file.write(bytes) {
-        Ok(length) => length,
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-        // Standard output may share its open file with something that does not block.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            wait_writable(file);
-            0
+    let result = match target {
+        Target::Nowhere => return bytes.len(),
+        Target::File(file) => write_once(&*file, file.as_raw_fd(), bytes),
+        Target::Pty(pty) => write_once(pty.main(), pty.main().as_raw_fd(), bytes),
+        Target::Socket(socket) => {
+            let Some(stream) = socket.connection() else {
+                return 0;
+            };
+            write_once(&*stream, stream.as_raw_fd(), bytes).or_else(|_| {
+                // Somebody else may come.
+                socket.disconnected(&stream);
+                Ok(0)
+            })
         }
+    };
+    match result {
+        Ok(length) => length,
         Err(error) => {
             log::error!("the console's output cannot be written and is dropped: {error}");
             *target = Target::Nowhere;
@@ -212,10 +276,22 @@ fn write_some(target: &mut Target, bytes: &[u8]) -> usize {
     }
 }
 
+fn write_once(mut to: impl Write, descriptor: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    match to.write(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+        // Standard output may share its open file with something that does not block.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            wait_writable(descriptor);
+            Ok(0)
+        }
+        result => result,
+    }
+}
+
 #[allow(unsafe_code)]
-fn wait_writable(file: &File) {
+fn wait_writable(descriptor: RawFd) {
     let mut wait = libc::pollfd {
-        fd: file.as_raw_fd(),
+        fd: descriptor,
         events: libc::POLLOUT,
         revents: 0,
     };
@@ -273,7 +349,13 @@ mod tests {
 
     fn sink(target: Target, emitted: u64, source: &Source) -> (ConsoleSink, Arc<Bell>) {
         let bell = Arc::new(Bell::default());
-        let sink = ConsoleSink::start(target, Arc::clone(&bell), emitted, source.clone());
+        let sink = ConsoleSink::start(
+            "console",
+            target,
+            Arc::clone(&bell),
+            emitted,
+            source.clone(),
+        );
         (sink.unwrap(), bell)
     }
 
@@ -361,6 +443,33 @@ mod tests {
         source.push(6, b"def");
         bell.ring();
         assert!(sink.flush(6, SOON));
+    }
+
+    #[test]
+    fn what_nobody_reads_is_kept_for_whoever_comes() {
+        let (pty, path) = Pty::open().unwrap();
+        let source = Source::default();
+        source.push(KEPT as u64 + 10, &vec![b'a'; KEPT + 10]);
+        let (sink, bell) = sink(Target::Pty(pty), 0, &source);
+        let total = KEPT as u64 + 15;
+        let begun = Instant::now();
+        while source.0.lock().unwrap().emitted.last() != Some(&10) {
+            assert!(begun.elapsed() < SOON);
+            thread::sleep(Duration::from_millis(1));
+        }
+        source.push(total, b"bcdef");
+        bell.ring();
+        while source.0.lock().unwrap().emitted.last() != Some(&15) {
+            assert!(begun.elapsed() < SOON);
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!sink.flush(total, SOON), "nobody is waited for");
+        let mut options = OpenOptions::new();
+        let mut other = options.read(true).write(true).open(&path).unwrap();
+        let mut bytes = vec![0; KEPT];
+        other.read_exact(&mut bytes).unwrap();
+        assert!(bytes.ends_with(b"aabcdef"));
+        assert!(sink.flush(total, SOON));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a live machine has of this host: its console's other end, and its devices' backends.
+//! What a live machine has of this host: its consoles' other ends, and its devices' backends.
 //!
 //! Does: open images, say what devices the machine gets, and start the threads behind the gate.
 //! Does not: carry requests out (`host`), or hold them back (`ft`'s gate).
@@ -13,18 +13,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use block::Image;
+use machine::balloon::BalloonSpec;
 use machine::block::BlockSpec;
 use machine::net::NetSpec;
-use machine::{DeviceSpec, Lane, Outcome, Output, Submission};
+use machine::vsock::VsockSpec;
+use machine::{DeviceSpec, Event, Lane, Machine, Outcome, Output, StreamEvent, Submission};
 use net_util::{MacAddress, Tap, TapError};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::bells::Bells;
+use super::device_counters::{Counted, DeviceCounters};
 use super::fencing::Fencing;
 use super::inbox::{Completion, FrameSource, Inbox};
 use super::outlet::{History, Outlet};
 use super::primary_role::{SharedPrimary, lock};
 use super::reasons;
-use crate::config::{self, DiskConfig, NetConfig, Planned, VmConfig};
+use crate::config::{self, DiskConfig, NetConfig, Planned, VmConfig, VsockConfig};
 use crate::control::VmError;
 use crate::host::card::{Card, CardThread};
 use crate::host::clock;
@@ -34,6 +38,9 @@ use crate::host::fence::{Fence, FenceThread};
 use crate::host::rate_limiter::RateLimiter;
 use crate::host::request_thread::{RequestSource, RequestThread, Taken};
 use crate::host::tap_thread::{FrameReceiver, TapReader, TapThread};
+use crate::host::unix_listener::{Claim, PathListener};
+use crate::host::vsock::{self, StreamBackend, StreamReceiver, StreamThread};
+use crate::status::Ptys;
 
 /// What the devices of a machine that is to be built have of this host: images, open and locked,
 /// and TAP devices.
@@ -83,6 +90,15 @@ pub fn prepare(config: &VmConfig) -> Result<(Vec<DeviceSpec>, Opened), VmError> 
                 })
             }
             Planned::Rng(_) => DeviceSpec::Rng,
+            Planned::Console(_) => DeviceSpec::Console,
+            Planned::Vsock(config) => DeviceSpec::Vsock(VsockSpec {
+                cid: config.cid.into(),
+            }),
+            Planned::Balloon(config) => DeviceSpec::Balloon(BalloonSpec {
+                pages: (config.size / machine::PAGE_SIZE) as u32,
+                deflate_on_oom: config.deflate_on_oom,
+                reporting: config.free_page_reporting,
+            }),
         });
     }
     Ok((specs, opened))
@@ -144,10 +160,12 @@ pub struct Around {
 
 /// The backends.
 pub struct Backends {
-    outlet: Outlet,
+    consoles: Vec<Outlet>,
     threads: Vec<RequestThread>,
     _cards: Vec<CardThread>,
     _receivers: Vec<Receiver>,
+    _streams: Vec<StreamThread>,
+    counters: BTreeMap<String, Arc<DeviceCounters>>,
     /// Of a side that went live.
     fence: Option<Arc<Fence>>,
     _fence_thread: Option<FenceThread>,
@@ -173,12 +191,12 @@ pub struct Inheritance {
 }
 
 impl Backends {
-    /// Starts those of the machine of `config`, of whose console so many bytes are emitted.
+    /// Starts those of `machine`, which is of `config`.
     pub fn start(
         config: &VmConfig,
         start: Start,
         around: &Around,
-        emitted: u64,
+        machine: &Machine,
     ) -> Result<Self, VmError> {
         let host = |what| move |source| VmError::Host { what, source };
         let (mut opened, inheritance) = match start {
@@ -189,25 +207,30 @@ impl Backends {
             Some(_) => History::Continues,
             None => History::Begins,
         };
+        let console = |id: &str, lane, config| {
+            let emitted = machine.output(lane).map_or(0, |output| output.emitted);
+            Outlet::open(id, lane, config, history, around, emitted)
+        };
+        let mut consoles = vec![console("__serial", Lane::Console, &config.serial)?];
         let fence = Arc::new(Fence::default());
-        let target = Outlet::target(&config.serial, history)?;
-        let bell = around.bells.of(Lane::Console);
-        let outlet = Outlet::open(
-            &config.serial,
-            target,
-            &around.role,
-            &around.inbox,
-            &bell,
-            emitted,
-        )
-        .map_err(host("connect the serial port"))?;
         let limits = Limits::new(config);
         let (mut threads, mut cards, mut receivers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut streams = Vec::new();
+        let mut counters = BTreeMap::new();
         for device in config.devices() {
+            let counted = match device.planned {
+                Planned::Disk(_) => Some(DeviceCounters::new(Counted::Disk)),
+                Planned::Net(_) => Some(DeviceCounters::new(Counted::Card)),
+                _ => None,
+            };
+            if let Some(counted) = &counted {
+                counters.insert(device.id.clone(), Arc::clone(counted));
+            }
             let source = GatedRequests {
                 around: around.clone(),
+                counters: counted.clone(),
                 device: device.device,
-                is_awaited: !matches!(device.planned, Planned::Net(_)),
+                is_awaited: matches!(device.planned, Planned::Disk(_) | Planned::Rng(_)),
             };
             let bell = around.bells.of(Lane::Device(device.device));
             let thread = match device.planned {
@@ -235,14 +258,18 @@ impl Backends {
                         && let Some(tap) = after_all(tap.try_clone())
                     {
                         let limiter = limits.of_card(config);
-                        let name = (device.id.as_str(), device.device);
-                        let receiver = Receiver::start(name, tap, around, limiter);
+                        let received = Received {
+                            inbox: Arc::clone(&around.inbox),
+                            device: device.device,
+                            counters: counted,
+                        };
+                        let receiver = Receiver::start(&device.id, tap, received, limiter);
                         receivers.push(receiver.map_err(host("start a device's thread"))?);
                     }
                     let mut card = Card::new(tap);
                     if inheritance.is_some() {
                         card.announce(mac_of(config, device.device));
-                        around.inbox.announce(device.device);
+                        around.inbox.tell_device(device.device, Event::Announce);
                     }
                     let card =
                         CardThread::start(&device.id, bell, source, card, limits.of_card(config))
@@ -251,6 +278,23 @@ impl Backends {
                     cards.push(card);
                     continue;
                 }
+                Planned::Console(config) => {
+                    consoles.push(console(&device.id, Lane::Device(device.device), config)?);
+                    continue;
+                }
+                Planned::Vsock(config) => {
+                    let name = format!("{}-in", device.id);
+                    let (backend, thread) =
+                        socket_device(&name, config, history, around, device.device)?;
+                    if inheritance.is_some() {
+                        let lost = Event::Stream(StreamEvent::Lost);
+                        around.inbox.tell_device(device.device, lost);
+                    }
+                    streams.push(thread);
+                    RequestThread::start(&device.id, bell, source, backend, RateLimiter::default())
+                }
+                // It asks nothing of the host.
+                Planned::Balloon(_) => continue,
                 Planned::Rng(config) => {
                     let limiter = RateLimiter::default();
                     let entropy = Entropy::new(&config.src);
@@ -265,10 +309,12 @@ impl Backends {
             .transpose()
             .map_err(host("start the thread that fences"))?;
         Ok(Backends {
-            outlet,
+            consoles,
             threads,
             _cards: cards,
             _receivers: receivers,
+            _streams: streams,
+            counters,
             fence: inheritance.map(|_| fence),
             _fence_thread: fence_thread,
         })
@@ -280,10 +326,32 @@ impl Backends {
         self.fence.as_ref().is_none_or(|fence| fence.is_complete())
     }
 
-    /// Waits until all console bytes up to the count `through` are out, but not longer than
+    /// Waits until all that `machine` wrote to its consoles is out, for each not longer than
     /// `timeout`.
-    pub fn flush(&self, through: u64, timeout: Duration) {
-        self.outlet.flush(through, timeout);
+    pub fn flush(&self, machine: &Machine, timeout: Duration) {
+        for console in &self.consoles {
+            if let Some(output) = machine.output(console.lane()) {
+                console.flush(output.written, timeout);
+            }
+        }
+    }
+
+    /// What its devices have done, by their names.
+    pub fn counters(&self) -> BTreeMap<String, Arc<DeviceCounters>> {
+        self.counters.clone()
+    }
+
+    /// Where the other ends of the pseudo-terminals are: of the serial port and of the console.
+    pub fn ptys(&self) -> Ptys {
+        let pty = |is_serial| {
+            let mut consoles = self.consoles.iter();
+            let found = consoles.find(|console| (console.lane() == Lane::Console) == is_serial);
+            Some(found?.pty()?.to_owned())
+        };
+        Ptys {
+            serial: pty(true),
+            console: pty(false),
+        }
     }
 
     /// What was written so far is to survive the loss of this host.
@@ -365,10 +433,76 @@ fn after_all(tap: Result<Tap, TapError>) -> Option<Tap> {
     .ok()
 }
 
+/// The host's side of a socket device. A side that goes live goes on without programs that connect
+/// to the guest if it cannot listen.
+fn socket_device(
+    name: &str,
+    config: &VsockConfig,
+    history: History,
+    around: &Around,
+    device: u8,
+) -> Result<(StreamBackend, StreamThread), VmError> {
+    let claim = match history {
+        History::Begins => Claim::Free,
+        History::Continues => Claim::TakeOver,
+    };
+    let listener = match (PathListener::bind(&config.socket, claim), history) {
+        (Ok(listener), _) => Some(listener),
+        (Err(error), History::Continues) => {
+            log::error!("nobody can connect to the guest's sockets here: {error}");
+            None
+        }
+        (Err(source), History::Begins) => {
+            return Err(VmError::File {
+                what: "listen for the guest's socket device on",
+                path: config.socket.clone(),
+                source,
+            });
+        }
+    };
+    let inbox = Arc::clone(&around.inbox);
+    let start = || {
+        let wake = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?;
+        inbox.set_stream_reader(device, wake.try_clone()?);
+        let inbox = Arc::clone(&inbox);
+        let receiver = Arc::new(StreamInbox { inbox, device });
+        vsock::start(name, &config.socket, listener, &wake, receiver)
+    };
+    start().map_err(|source| VmError::Host {
+        what: "start a device's thread",
+        source,
+    })
+}
+
+/// What programs send a guest waits in the inbox.
+struct StreamInbox {
+    inbox: Arc<Inbox>,
+    device: u8,
+}
+
+impl StreamReceiver for StreamInbox {
+    fn room(&self, stream: u64) -> usize {
+        self.inbox.stream_room(self.device, stream)
+    }
+
+    fn bytes(&self, stream: u64, bytes: &[u8]) {
+        self.inbox.stream_bytes(self.device, stream, bytes);
+    }
+
+    fn event(&self, event: StreamEvent) {
+        self.inbox.tell_device(self.device, Event::Stream(event));
+    }
+
+    fn end(&self, stream: u64, end: StreamEvent) {
+        self.inbox.stream_end(self.device, stream, end);
+    }
+}
+
 /// What a card has received waits in the inbox.
 struct Received {
     inbox: Arc<Inbox>,
     device: u8,
+    counters: Option<Arc<DeviceCounters>>,
 }
 
 impl FrameReceiver for Received {
@@ -377,6 +511,9 @@ impl FrameReceiver for Received {
     }
 
     fn deliver(&self, frames: Vec<Vec<u8>>) {
+        if let Some(counters) = &self.counters {
+            counters.received(&frames);
+        }
         self.inbox.received(self.device, frames);
     }
 }
@@ -400,17 +537,8 @@ struct Receiver {
 }
 
 impl Receiver {
-    fn start(
-        (id, device): (&str, u8),
-        tap: Tap,
-        around: &Around,
-        limiter: RateLimiter,
-    ) -> io::Result<Self> {
-        let inbox = Arc::clone(&around.inbox);
-        let received = Received {
-            inbox: Arc::clone(&inbox),
-            device,
-        };
+    fn start(id: &str, tap: Tap, received: Received, limiter: RateLimiter) -> io::Result<Self> {
+        let (inbox, device) = (Arc::clone(&received.inbox), received.device);
         let is_limited = limiter.is_some();
         let reader = Arc::new(TapReader::new(tap, received, limiter));
         let source: Arc<dyn FrameSource> = Arc::clone(&reader) as _;
@@ -437,22 +565,29 @@ impl Drop for Receiver {
 struct GatedRequests {
     around: Around,
     device: u8,
+    counters: Option<Arc<DeviceCounters>>,
     /// The device waits for its requests' ends.
     is_awaited: bool,
 }
 
 impl RequestSource for GatedRequests {
     fn take(&mut self) -> Option<Taken> {
+        let now = clock::monotonic_ns();
         let mut role = lock(&self.around.role);
-        let output = role.take_output(clock::monotonic_ns(), Lane::Device(self.device));
+        let output = role.take_output(now, Lane::Device(self.device));
         // While somebody could take over, what is done must not depend on this host.
         let durable = !role.is_alone();
         match output? {
-            Output::Device { submission, .. } => Some(Taken {
-                id: submission.id,
-                request: submission.request,
-                durable,
-            }),
+            Output::Device { submission, .. } => {
+                if let Some(counters) = &self.counters {
+                    counters.begun(now, submission.id, &submission.request);
+                }
+                Some(Taken {
+                    id: submission.id,
+                    request: submission.request,
+                    durable,
+                })
+            }
             Output::Console { .. } => None,
         }
     }
@@ -462,6 +597,9 @@ impl RequestSource for GatedRequests {
     }
 
     fn ended(&mut self, id: u64, outcome: Outcome, data: Vec<u8>) {
+        if let Some(counters) = &self.counters {
+            counters.ended(clock::monotonic_ns(), id, outcome);
+        }
         if self.is_awaited {
             self.around.inbox.completed(Completion {
                 device: self.device,

@@ -5,15 +5,17 @@
 //!
 //! Invariant: reading waits for nobody; the locks taken here are held for moments only.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use machine::Position;
 
 use super::backup_role::{self, SharedBackup};
+use super::device_counters::DeviceCounters;
 use super::primary_role::{self, SharedPrimary};
 use crate::host::clock;
-use crate::status::{FailoverTimes, FtInfo, FtRole, FtState, VmState, VmStatus};
+use crate::status::{FailoverTimes, FtInfo, FtRole, FtState, Ptys, VmState, VmStatus};
 
 /// Which part this side plays.
 #[derive(Clone)]
@@ -32,6 +34,8 @@ struct Shown {
     part: Part,
     failover: Option<FailoverTimes>,
     peer: Option<String>,
+    ptys: Ptys,
+    counters: BTreeMap<String, Arc<DeviceCounters>>,
 }
 
 /// The values.
@@ -41,6 +45,7 @@ pub struct Board {
     serial_written: AtomicU64,
     serial_read: AtomicU64,
     recorded: AtomicU64,
+    ballooned: AtomicU64,
 }
 
 impl Board {
@@ -53,11 +58,14 @@ impl Board {
                 part,
                 failover: None,
                 peer: None,
+                ptys: Ptys::default(),
+                counters: BTreeMap::new(),
             }),
             position: AtomicU64::new(0),
             serial_written: AtomicU64::new(0),
             serial_read: AtomicU64::new(0),
             recorded: AtomicU64::new(0),
+            ballooned: AtomicU64::new(0),
         }
     }
 
@@ -96,6 +104,16 @@ impl Board {
         self.lock().memory = bytes;
     }
 
+    /// Its consoles' pseudo-terminals are here.
+    pub fn set_ptys(&self, ptys: Ptys) {
+        self.lock().ptys = ptys;
+    }
+
+    /// Its devices count what they do.
+    pub fn set_counters(&self, counters: BTreeMap<String, Arc<DeviceCounters>>) {
+        self.lock().counters = counters;
+    }
+
     /// It has gone live, by a failover of these parts.
     pub fn took_over(&self, times: FailoverTimes) {
         self.lock().failover = Some(times);
@@ -117,6 +135,11 @@ impl Board {
         self.recorded.store(bytes, Ordering::Relaxed);
     }
 
+    /// The guest does without so many bytes of its memory.
+    pub fn ballooned(&self, bytes: u64) {
+        self.ballooned.store(bytes, Ordering::Relaxed);
+    }
+
     /// All of it.
     pub fn status(&self) -> VmStatus {
         let (mut status, part) = {
@@ -124,13 +147,19 @@ impl Board {
             let status = VmStatus {
                 state: shown.state,
                 memory_actual_size: shown.memory,
+                ballooned: self.ballooned.load(Ordering::Relaxed),
+                ptys: shown.ptys.clone(),
+                counters: shown
+                    .counters
+                    .iter()
+                    .map(|(id, counters)| (id.clone(), counters.values()))
+                    .collect(),
                 ft: FtInfo {
                     takeover_ms: shown.failover.map(FailoverTimes::takeover_ms),
                     failover_ms: shown.failover,
                     peer: shown.peer.clone(),
                     ..FtInfo::default()
                 },
-                ..VmStatus::default()
             };
             (status, shown.part.clone())
         };

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ft::backup::{HaltReason, Replay};
 use ft::log::{Body, Control, Entry};
-use machine::{Exit, Machine, Position};
+use machine::{Exit, Input, Machine, Position};
 
 use super::backup_role::{Over, Promotion, ReceivedClone, SharedBackup, lock};
 use super::digest_thread::DigestThread;
@@ -200,6 +200,7 @@ impl Follower {
             }
             let at = self.machine.position();
             self.parts.board.at(at, self.machine.console().written);
+            self.parts.board.ballooned(self.machine.ballooned());
             let next = lock(&self.role).replay(at);
             match next {
                 Replay::RunTo(position) => self.run_to(position),
@@ -241,6 +242,16 @@ impl Follower {
     fn apply(&mut self, entry: Entry) {
         match entry.body {
             Body::Input(input) => {
+                if let Input::Device {
+                    event: machine::Event::Balloon { pages },
+                    ..
+                } = input
+                {
+                    // Who goes live says what the operator asked for.
+                    self.config.set_balloon(pages);
+                    let told = self.config.clone();
+                    self.parts.events.send(Event::Configured(told));
+                }
                 self.machine.apply(&input);
                 self.report_outputs();
             }

@@ -83,7 +83,9 @@ impl MachineHandle {
             inbox: Arc::clone(&inbox),
             bells,
         };
-        let backends = Backends::start(config, Start::New(opened), &around, 0)?;
+        let backends = Backends::start(config, Start::New(opened), &around, &machine)?;
+        board.set_ptys(backends.ptys());
+        board.set_counters(backends.counters());
         let now = clock::monotonic_ns();
         let journal = Journal::new(Arc::clone(&role), recorder, &inbox, now, Position(0))
             .map_err(host("start the digest thread"))?;

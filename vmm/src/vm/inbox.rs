@@ -12,11 +12,12 @@ use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use ft::log::ComponentDigest;
-use machine::Outcome;
+use machine::{Event, Lane, Outcome, StreamEvent};
+use vmm_sys_util::eventfd::EventFd;
 
 use super::backup_role::ReceivedClone;
 use crate::control::{Command, Ticket};
@@ -27,6 +28,9 @@ const TYPED_MAX: usize = 4096;
 
 /// So many received frames may wait before whoever receives them does.
 const FRAMES_MAX: usize = 256;
+
+/// So many bytes of a stream may wait before its program does.
+const STREAM_MAX: usize = 64 << 10;
 
 /// A request of a device that has ended.
 #[derive(Debug)]
@@ -54,17 +58,31 @@ pub struct Mail {
     pub digests: Vec<(u64, Vec<ComponentDigest>)>,
 }
 
+/// What waits of a stream of a device.
+#[derive(Debug, Default)]
+struct WaitingStream {
+    bytes: VecDeque<u8>,
+    /// Comes after the bytes.
+    end: Option<StreamEvent>,
+}
+
 #[derive(Debug, Default)]
 struct Contents {
     mail: Mail,
-    typed: VecDeque<u8>,
+    /// Typed bytes by console.
+    typed: BTreeMap<Lane, VecDeque<u8>>,
     completions: VecDeque<Completion>,
     /// Frames by device, and how many they are in all.
     frames: BTreeMap<u8, VecDeque<Vec<u8>>>,
     frame_count: usize,
-    announcements: Vec<u8>,
-    /// Console bytes known to be emitted.
-    emitted: u64,
+    /// What programs send the guest, by device and stream.
+    streams: BTreeMap<(u8, u64), WaitingStream>,
+    /// Whom to tell that there is room for a device's streams again.
+    stream_readers: BTreeMap<u8, Arc<EventFd>>,
+    /// What else devices are told, in order.
+    events: Vec<(u8, Event)>,
+    /// Bytes known to be emitted, by console.
+    emitted: BTreeMap<Lane, u64>,
     /// Something has changed since the vCPU thread last looked.
     news: bool,
     /// The vCPU thread sleeps, or is about to.
@@ -73,6 +91,12 @@ struct Contents {
     waiting: usize,
     /// Nobody looks any more.
     closed: bool,
+}
+
+impl Contents {
+    fn typed_count(&self, lane: Lane) -> usize {
+        self.typed.get(&lane).map_or(0, VecDeque::len)
+    }
 }
 
 /// Where frames come from: the vCPU thread fetches them itself when they wake it.
@@ -167,12 +191,12 @@ impl Inbox {
         true
     }
 
-    /// Bytes for the serial port. Waits while too many wait; false if nobody wants any more.
-    pub fn type_bytes(&self, bytes: &[u8]) -> bool {
+    /// Bytes for a console. Waits while too many wait; false if nobody wants any more.
+    pub fn type_bytes(&self, lane: Lane, bytes: &[u8]) -> bool {
         let mut contents = self.lock();
         contents.waiting += 1;
         let is_full = |contents: &mut Contents| {
-            contents.typed.len() >= TYPED_MAX && !contents.closed && !contents.mail.stop
+            contents.typed_count(lane) >= TYPED_MAX && !contents.closed && !contents.mail.stop
         };
         let waited = self.changed.wait_while(contents, is_full);
         contents = waited.unwrap_or_else(PoisonError::into_inner);
@@ -180,16 +204,17 @@ impl Inbox {
         if contents.closed || contents.mail.stop {
             return false;
         }
-        contents.typed.extend(bytes);
+        contents.typed.entry(lane).or_default().extend(bytes);
         self.tell(contents);
         true
     }
 
-    /// Console bytes up to the count `through` are emitted. A running guest is not interrupted for
-    /// that.
-    pub fn emitted(&self, through: u64) {
+    /// A console's bytes up to the count `through` are emitted. A running guest is not interrupted
+    /// for that.
+    pub fn emitted(&self, lane: Lane, through: u64) {
         let mut contents = self.lock();
-        contents.emitted = through.max(contents.emitted);
+        let emitted = contents.emitted.entry(lane).or_default();
+        *emitted = through.max(*emitted);
         self.tell_sleeper(contents);
     }
 
@@ -221,10 +246,39 @@ impl Inbox {
         self.tell(contents);
     }
 
-    /// The driver of a network card is to announce it.
-    pub fn announce(&self, device: u8) {
+    /// The world says something to a device, for which the device needs no room.
+    pub fn tell_device(&self, device: u8, event: Event) {
         let mut contents = self.lock();
-        contents.announcements.push(device);
+        contents.events.push((device, event));
+        self.tell(contents);
+    }
+
+    /// `reader` is to be told when there is room for streams of a device again.
+    pub fn set_stream_reader(&self, device: u8, reader: EventFd) {
+        let mut contents = self.lock();
+        contents.stream_readers.insert(device, Arc::new(reader));
+    }
+
+    /// How many bytes of a stream are welcome.
+    pub fn stream_room(&self, device: u8, stream: u64) -> usize {
+        let contents = self.lock();
+        let waiting = contents.streams.get(&(device, stream));
+        STREAM_MAX - waiting.map_or(0, |waiting| waiting.bytes.len().min(STREAM_MAX))
+    }
+
+    /// Bytes of a stream.
+    pub fn stream_bytes(&self, device: u8, stream: u64, bytes: &[u8]) {
+        let mut contents = self.lock();
+        let waiting = contents.streams.entry((device, stream)).or_default();
+        waiting.bytes.extend(bytes);
+        self.tell(contents);
+    }
+
+    /// What follows the bytes of a stream.
+    pub fn stream_end(&self, device: u8, stream: u64, end: StreamEvent) {
+        let mut contents = self.lock();
+        let waiting = contents.streams.entry((device, stream)).or_default();
+        waiting.end = Some(end);
         self.tell(contents);
     }
 
@@ -298,16 +352,21 @@ impl Inbox {
         self.lock().news = false;
     }
 
-    /// Whether bytes were typed.
-    pub fn has_typed(&self) -> bool {
-        !self.lock().typed.is_empty()
+    /// The consoles at which bytes were typed.
+    pub fn typed_at(&self) -> Vec<Lane> {
+        let contents = self.lock();
+        let waiting = contents.typed.iter().filter(|(_, bytes)| !bytes.is_empty());
+        waiting.map(|(lane, _)| *lane).collect()
     }
 
-    /// Takes at most `most` typed bytes.
-    pub fn typed(&self, most: usize) -> Vec<u8> {
+    /// Takes at most `most` bytes typed at a console.
+    pub fn typed(&self, lane: Lane, most: usize) -> Vec<u8> {
         let mut contents = self.lock();
-        let count = most.min(contents.typed.len());
-        let bytes = contents.typed.drain(..count).collect();
+        let Some(waiting) = contents.typed.get_mut(&lane) else {
+            return Vec::new();
+        };
+        let count = most.min(waiting.len());
+        let bytes = waiting.drain(..count).collect();
         self.tell_waiting(contents);
         bytes
     }
@@ -317,9 +376,9 @@ impl Inbox {
         std::mem::take(&mut self.lock().completions)
     }
 
-    /// Takes the cards that are to be announced.
-    pub fn announcements(&self) -> Vec<u8> {
-        std::mem::take(&mut self.lock().announcements)
+    /// Takes what else devices are told.
+    pub fn events(&self) -> Vec<(u8, Event)> {
+        std::mem::take(&mut self.lock().events)
     }
 
     /// The cards for which there are frames.
@@ -346,9 +405,38 @@ impl Inbox {
         frames
     }
 
-    /// The count of console bytes known to be emitted.
-    pub fn emitted_through(&self) -> u64 {
-        self.lock().emitted
+    /// The streams of which something waits, by device.
+    pub fn streams(&self) -> Vec<(u8, u64)> {
+        self.lock().streams.keys().copied().collect()
+    }
+
+    /// Takes at most `most` bytes of a stream, and then its end, if no byte is left.
+    pub fn stream(&self, device: u8, stream: u64, most: usize) -> (Vec<u8>, Option<StreamEvent>) {
+        let mut contents = self.lock();
+        let Some(waiting) = contents.streams.get_mut(&(device, stream)) else {
+            return (Vec::new(), None);
+        };
+        let count = most.min(waiting.bytes.len());
+        let bytes: Vec<u8> = waiting.bytes.drain(..count).collect();
+        let mut end = None;
+        if waiting.bytes.is_empty() {
+            end = waiting.end.take();
+            contents.streams.remove(&(device, stream));
+        }
+        let reader = contents.stream_readers.get(&device).cloned();
+        drop(contents);
+        if let Some(reader) = reader.filter(|_| !bytes.is_empty()) {
+            // It fails only when the counter is full: then the reader knows already.
+            let _ = reader.write(1);
+        }
+        (bytes, end)
+    }
+
+    /// The counts of bytes known to be emitted, by console.
+    pub fn emitted_through(&self) -> Vec<(Lane, u64)> {
+        let contents = self.lock();
+        let emitted = contents.emitted.iter();
+        emitted.map(|(lane, through)| (*lane, *through)).collect()
     }
 
     /// Sleeps until there is something, at most for `timeout`.
@@ -406,7 +494,7 @@ mod tests {
         let inbox = Inbox::new().unwrap();
         assert!(inbox.submit(Ticket(1), Command::Pause));
         assert!(inbox.submit(Ticket(2), Command::Resume));
-        assert!(inbox.type_bytes(b"hello"));
+        assert!(inbox.type_bytes(Lane::Console, b"hello"));
         assert!(inbox.kick().load(Ordering::Relaxed));
         let mail = inbox.take();
         assert!(!inbox.kick().load(Ordering::Relaxed));
@@ -415,13 +503,14 @@ mod tests {
             [(Ticket(1), Command::Pause), (Ticket(2), Command::Resume)]
         );
         assert!(inbox.take().commands.is_empty());
-        assert_eq!(inbox.typed(2), b"he");
-        assert!(inbox.has_typed());
-        assert_eq!(inbox.typed(100), b"llo");
-        assert!(!inbox.has_typed());
-        inbox.emitted(7);
-        inbox.emitted(5);
-        assert_eq!(inbox.emitted_through(), 7);
+        assert_eq!(inbox.typed(Lane::Console, 2), b"he");
+        assert_eq!(inbox.typed_at(), [Lane::Console]);
+        assert_eq!(inbox.typed(Lane::Console, 100), b"llo");
+        assert!(inbox.typed_at().is_empty());
+        assert!(inbox.typed(Lane::Device(1), 1).is_empty());
+        inbox.emitted(Lane::Console, 7);
+        inbox.emitted(Lane::Console, 5);
+        assert_eq!(inbox.emitted_through(), [(Lane::Console, 7)]);
         assert!(!inbox.kick().load(Ordering::Relaxed), "no reason to stop");
     }
 
@@ -448,16 +537,16 @@ mod tests {
         let too = Arc::clone(&inbox);
         let thread = thread::spawn(move || {
             let mut count = 0;
-            while too.type_bytes(&[b'x'; 256]) {
+            while too.type_bytes(Lane::Console, &[b'x'; 256]) {
                 count += 1;
             }
             count
         });
-        while inbox.lock().typed.len() < TYPED_MAX {
+        while inbox.lock().typed_count(Lane::Console) < TYPED_MAX {
             thread::yield_now();
         }
-        assert_eq!(inbox.typed(TYPED_MAX).len(), TYPED_MAX);
-        while inbox.lock().typed.len() < TYPED_MAX {
+        assert_eq!(inbox.typed(Lane::Console, TYPED_MAX).len(), TYPED_MAX);
+        while inbox.lock().typed_count(Lane::Console) < TYPED_MAX {
             thread::yield_now();
         }
         inbox.stop();

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ft::log::{Body, ComponentDigest, Control};
 use ft::primary::AppendError;
-use machine::{Exit, Input, Machine, Position};
+use machine::{Exit, Input, Lane, Machine, Position, StreamEvent};
 use thiserror::Error;
 
 use super::backends::Backends;
@@ -28,8 +28,8 @@ use super::pacing::{Pacer, SliceLength};
 use super::pairing;
 use super::parts::Parts;
 use super::primary_role::{Over, PrimaryRole, SharedPrimary, lock};
-use crate::config::{FtConfig, FtEnableConfig, VmConfig};
-use crate::control::{Command, Ticket, VmError};
+use crate::config::{FtConfig, FtEnableConfig, ResizeConfig, VmConfig};
+use crate::control::{Command, Event, Ticket, VmError};
 use crate::host::clock;
 use crate::status::VmState;
 
@@ -180,11 +180,10 @@ impl Live {
                 self.parts.answer(ticket, Err(VmError::Gone));
             }
         }
-        let written = self.machine.console().written;
         match &end {
             LiveEnd::Off(_) => {
                 self.parts.board.set_state(VmState::Shutdown);
-                self.backends.flush(written, LAST_WORDS);
+                self.backends.flush(&self.machine, LAST_WORDS);
             }
             LiveEnd::Superseded | LiveEnd::Failed(_) => {
                 self.parts.board.set_state(VmState::Shutdown);
@@ -193,7 +192,7 @@ impl Live {
                 self.journal
                     .end_recording(clock::monotonic_ns(), &mut self.machine);
                 if lock(&self.role).is_alone() {
-                    self.backends.flush(written, LAST_WORDS_SHORT);
+                    self.backends.flush(&self.machine, LAST_WORDS_SHORT);
                 }
             }
         }
@@ -269,29 +268,46 @@ impl Live {
     /// Logs and applies what the guest gets at this boundary.
     fn take_inputs(&mut self, now: u64) -> Result<(), AppendError> {
         let inbox = Arc::clone(&self.parts.inbox);
-        let room = self.machine.serial_room();
-        if room > 0 && inbox.has_typed() {
-            let bytes = inbox.typed(room);
-            self.parts.board.typed(bytes.len());
-            self.input(Input::SerialInput(bytes))?;
+        for lane in inbox.typed_at() {
+            let room = self.machine.input_room(lane);
+            if room > 0 {
+                let bytes = inbox.typed(lane, room);
+                if lane == Lane::Console {
+                    self.parts.board.typed(bytes.len());
+                }
+                self.input(lane.typed(bytes))?;
+            }
         }
         for completion in inbox.completions() {
             self.complete(completion)?;
         }
-        for device in inbox.announcements() {
-            let event = machine::Event::Announce;
+        for (device, event) in inbox.events() {
             self.input(Input::Device { device, event })?;
+        }
+        for (device, stream) in inbox.streams() {
+            self.receive_stream(device, stream)?;
         }
         for device in inbox.receivers() {
             self.receive(device)?;
         }
-        let through = inbox.emitted_through();
-        if through > self.machine.console().emitted && now >= self.emitted_at + EMITTED_INTERVAL {
-            self.emitted_at = now;
-            let input = Input::ConsoleEmitted { through };
-            self.journal.input(now, &mut self.machine, input)?;
+        if now >= self.emitted_at + EMITTED_INTERVAL {
+            for input in self.newly_emitted() {
+                self.emitted_at = now;
+                self.journal.input(now, &mut self.machine, input)?;
+            }
         }
         Ok(())
+    }
+
+    /// What the machine does not know yet of bytes that consoles have emitted.
+    fn newly_emitted(&self) -> Vec<Input> {
+        let emitted = self.parts.inbox.emitted_through().into_iter();
+        let is_news = |(lane, through): &(Lane, u64)| {
+            let output = self.machine.output(*lane);
+            output.is_some_and(|output| *through > output.emitted)
+        };
+        let news = emitted.filter(is_news);
+        news.map(|(lane, through)| lane.emitted(through)).collect()
     }
 
     /// Frames have come for a card: as many as its driver has buffers for. The others wait, unless
@@ -313,6 +329,26 @@ impl Live {
                 entry.push(next);
             }
             let event = machine::Event::Frames(entry);
+            self.input(Input::Device { device, event })?;
+        }
+        Ok(())
+    }
+
+    /// A program of the host sends bytes of a stream, or ends it: as much as the guest has room for.
+    /// The rest waits.
+    fn receive_stream(&mut self, device: u8, stream: u64) -> Result<(), AppendError> {
+        // What nobody wants is taken and goes nowhere.
+        let room = self.machine.stream_room(device, stream);
+        let (bytes, end) = self
+            .parts
+            .inbox
+            .stream(device, stream, room.unwrap_or(usize::MAX));
+        if !bytes.is_empty() && room.is_some() {
+            let event = machine::Event::Stream(StreamEvent::Data { stream, bytes });
+            self.input(Input::Device { device, event })?;
+        }
+        if let Some(end) = end {
+            let event = machine::Event::Stream(end);
             self.input(Input::Device { device, event })?;
         }
         Ok(())
@@ -392,7 +428,7 @@ impl Live {
         if let Some(deadline) = deadline {
             until = until.min(self.pacer.host_time(deadline));
         }
-        if self.parts.inbox.emitted_through() > self.machine.console().emitted {
+        if !self.newly_emitted().is_empty() {
             until = until.min(self.emitted_at + EMITTED_INTERVAL);
         }
         self.sleep(until.saturating_sub(now));
@@ -416,6 +452,7 @@ impl Live {
         self.pacer.executed(elapsed + wait, units);
         self.journal.outputs(now, &mut self.machine)?;
         self.parts.board.at(at, self.machine.console().written);
+        self.parts.board.ballooned(self.machine.ballooned());
         if let Some(bytes) = self.journal.recorded() {
             self.parts.board.recorded(bytes);
         }
@@ -552,6 +589,13 @@ impl Live {
             Command::Pause if state == VmState::Running => self.pause(),
             Command::PowerButton if is_up => self.input(Input::PowerButton),
             Command::Reset if is_up => self.input(Input::Reset),
+            Command::Resize(config) if is_up => match self.resize(config) {
+                Ok(Some(input)) => self.input(input),
+                result => {
+                    self.parts.answer(ticket, result.map(drop));
+                    return Ok(());
+                }
+            },
             other => {
                 let result = match other {
                     Command::FtEnable(config) => self.protect(&config),
@@ -609,6 +653,20 @@ impl Live {
         let now = clock::monotonic_ns();
         self.end_idle(now)?;
         self.journal.input(now, &mut self.machine, input)
+    }
+
+    /// What the guest is told of a resize, if anything.
+    fn resize(&mut self, config: ResizeConfig) -> Result<Option<Input>, VmError> {
+        let memory = self.config.memory.size;
+        let Some(pages) = config.balloon_pages(self.config.balloon.as_ref(), memory)? else {
+            return Ok(None);
+        };
+        let device = self.config.balloon_device();
+        let event = machine::Event::Balloon { pages };
+        self.config.set_balloon(pages);
+        let told = self.config.clone();
+        self.parts.events.send(Event::Configured(told));
+        Ok(device.map(|device| Input::Device { device, event }))
     }
 
     fn resume(&mut self) -> Result<u64, AppendError> {

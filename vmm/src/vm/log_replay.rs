@@ -19,7 +19,7 @@ use ft::identity::Semantics;
 use ft::log::{
     Body, ComponentDigest, Control, Entry, FileError, FileItem, FileReader, OutputMark, hash_of,
 };
-use machine::{Machine, Output, Position, Profile, Tuning};
+use machine::{Machine, Output, Position, Profile, Request, Tuning};
 use thiserror::Error;
 
 use super::clone_in::{CloneInError, IncomingClone};
@@ -287,6 +287,9 @@ impl Replayer {
                     self.shown.extend_from_slice(&bytes);
                 }
                 Output::Device { submission, .. } => {
+                    if let Request::Console { bytes, .. } = &submission.request {
+                        console.write_all(bytes).map_err(ReplayError::Show)?;
+                    }
                     let mark = OutputMark::of_submission(&submission);
                     self.requests.push_back(mark);
                 }

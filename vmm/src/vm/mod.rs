@@ -26,6 +26,7 @@ mod board;
 mod brake;
 mod clone_in;
 mod clone_out;
+mod device_counters;
 mod digest_thread;
 mod digests;
 mod fencing;

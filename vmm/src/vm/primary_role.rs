@@ -17,7 +17,7 @@ use ft::flag::{Decision, Members};
 use ft::identity::{Generation, Incarnation, VmId};
 use ft::log::{Body, ComponentDigest, Entry};
 use ft::primary::{AppendError, Command, LossReason, Pairing, Primary, WrongPhase};
-use machine::{Lane, Output, Position};
+use machine::{Lane, Output, Position, Request};
 
 use super::bells::Bells;
 use super::hold_times::HoldTimes;
@@ -673,20 +673,25 @@ impl ChannelRole for PrimaryRole {
     }
 }
 
-/// The console's thread takes from here what may leave.
+/// A console's thread takes from here what may leave.
 pub struct GatedConsole {
     /// Where outputs wait.
     pub role: SharedPrimary,
     /// Who is told of what has left.
     pub inbox: Arc<Inbox>,
+    /// Which console.
+    pub lane: Lane,
 }
 
 impl ConsoleSource for GatedConsole {
     fn take(&mut self) -> Option<(u64, Vec<u8>)> {
-        let output = lock(&self.role).take_output(clock::monotonic_ns(), Lane::Console);
+        let output = lock(&self.role).take_output(clock::monotonic_ns(), self.lane);
         match output? {
             Output::Console { through, bytes, .. } => Some((through, bytes)),
-            Output::Device { .. } => None,
+            Output::Device { submission, .. } => match submission.request {
+                Request::Console { through, bytes } => Some((through, bytes)),
+                _ => None,
+            },
         }
     }
 
@@ -696,6 +701,6 @@ impl ConsoleSource for GatedConsole {
     }
 
     fn emitted(&mut self, through: u64) {
-        self.inbox.emitted(through);
+        self.inbox.emitted(self.lane, through);
     }
 }

@@ -267,10 +267,12 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
         ],
         in_flight: machine.in_flight(),
     });
-    let backends = match Backends::start(&config, start, &around, emitted) {
+    let backends = match Backends::start(&config, start, &around, &machine) {
         Ok(backends) => backends,
         Err(error) => return End::Stop(Stop::Failed(error)),
     };
+    parts.board.set_ptys(backends.ptys());
+    parts.board.set_counters(backends.counters());
     let [heard, lost, asked, won] = promotion.moments;
     let times = FailoverTimes::between([heard, lost, asked, won, clock::monotonic_ns()]);
     parts.board.took_over(times);

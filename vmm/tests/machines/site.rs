@@ -51,6 +51,7 @@ impl Site {
             "memory": { "size": 32 << 20 },
             "disks": disks,
             "serial": { "mode": "File", "file": host.console },
+            "console": { "mode": "Off" },
         });
         let config = VmConfig::from_json(config.to_string().as_bytes()).unwrap();
         host.ask(Request::VmCreate(Box::new(config)));

@@ -3,8 +3,10 @@
 //! They need the binaries of profile `checked` and the guest image; `scripts/test.sh` makes both.
 //! `CH_SEED` repeats random choices, `CH_FAILOVERS` sets the length of the chain of failovers.
 
+mod balloon;
 mod boot;
 mod clients;
+mod consoles;
 mod determinism;
 mod disk;
 mod fencing;
@@ -15,3 +17,4 @@ mod peers;
 mod refusals;
 mod replay;
 mod survivors;
+mod vsock;

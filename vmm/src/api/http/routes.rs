@@ -17,7 +17,7 @@ const ROOT: &str = "/api/v1/";
 type Read = fn(&[u8]) -> Result<Request, ConfigError>;
 
 /// Name, verb, and how the body becomes a request.
-const ENDPOINTS: [(&str, Method, Read); 18] = [
+const ENDPOINTS: [(&str, Method, Read); 19] = [
     ("vmm.ping", Method::Get, |_| Ok(Request::VmmPing)),
     ("vmm.shutdown", Method::Put, |_| Ok(Request::VmmShutdown)),
     ("vm.info", Method::Get, |_| Ok(Request::VmInfo)),
@@ -34,6 +34,9 @@ const ENDPOINTS: [(&str, Method, Read); 18] = [
     ("vm.power-button", Method::Put, |_| {
         Ok(Request::VmPowerButton)
     }),
+    ("vm.resize", Method::Put, |body| {
+        Ok(Request::VmResize(json(body)?))
+    }),
     ("vm.ft-enable", Method::Put, |body| {
         Ok(Request::FtEnable(json(body)?))
     }),
@@ -49,7 +52,7 @@ const ENDPOINTS: [(&str, Method, Read); 18] = [
 ];
 
 /// Endpoints of Cloud Hypervisor that are not there yet.
-const LATER: [&str; 22] = [
+const LATER: [&str; 21] = [
     "vm.add-device",
     "vm.add-disk",
     "vm.add-fs",
@@ -63,7 +66,6 @@ const LATER: [&str; 22] = [
     "vm.nmi",
     "vm.receive-migration",
     "vm.remove-device",
-    "vm.resize",
     "vm.resize-disk",
     "vm.resize-zone",
     "vm.restore",

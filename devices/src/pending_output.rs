@@ -1,4 +1,4 @@
-//! Console bytes on their way out.
+//! Bytes of a console on their way out.
 //!
 //! Does: count what the guest wrote, keep what is not yet known to be emitted, so that whoever goes
 //! live emits it first. Does not: emit.
@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-/// The console's state, and all of it.
+/// A console's output, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Console {
+pub struct PendingOutput {
     /// Bytes that the guest has written since the VM was created.
     pub written: u64,
     /// Of these, bytes known to be emitted.
@@ -21,10 +21,10 @@ pub struct Console {
     pub pending: VecDeque<u8>,
 }
 
-impl Console {
+impl PendingOutput {
     /// Nothing written yet.
-    pub fn new() -> Console {
-        Console {
+    pub fn new() -> PendingOutput {
+        PendingOutput {
             written: 0,
             emitted: 0,
             pending: VecDeque::new(),
@@ -58,9 +58,9 @@ impl Console {
     }
 }
 
-impl Default for Console {
+impl Default for PendingOutput {
     fn default() -> Self {
-        Console::new()
+        PendingOutput::new()
     }
 }
 
@@ -70,15 +70,15 @@ mod tests {
 
     #[test]
     fn pending_is_what_was_written_and_not_emitted() {
-        let mut console = Console::new();
-        b"hello".iter().for_each(|&b| console.write(b));
-        console.emitted(2);
-        assert_eq!(console.since(0), b"llo");
-        assert_eq!(console.since(4), b"o");
-        console.emitted(1);
-        assert_eq!(console.emitted, 2);
-        console.emitted(99);
-        assert_eq!((console.emitted, console.pending.len()), (5, 0));
-        assert!(console.validate());
+        let mut output = PendingOutput::new();
+        b"hello".iter().for_each(|&b| output.write(b));
+        output.emitted(2);
+        assert_eq!(output.since(0), b"llo");
+        assert_eq!(output.since(4), b"o");
+        output.emitted(1);
+        assert_eq!(output.emitted, 2);
+        output.emitted(99);
+        assert_eq!((output.emitted, output.pending.len()), (5, 0));
+        assert!(output.validate());
     }
 }

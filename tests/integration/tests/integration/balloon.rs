@@ -1,0 +1,95 @@
+//! The balloon: memory that the guest does without goes back to the host, on both sides of a pair.
+
+use std::time::Instant;
+
+use integration::chain::{BOOT, Chain, FAILOVER, GUEST_BYTES};
+use integration::installation::Installation;
+use integration::namespaces::Ground;
+use integration::process::Vmm;
+use integration::scratch::Scratch;
+use integration::seed::Random;
+use integration::{Failure, Outcome};
+
+const BALLOON: u64 = 96 << 20;
+
+/// Waits until the guest has this much memory, as `vm.info` says.
+fn await_memory(vmm: &Vmm, bytes: u64) -> Outcome<()> {
+    let begun = Instant::now();
+    let wanted = format!("\"memory_actual_size\":{bytes}");
+    loop {
+        let info = vmm.remote(&["info"])?;
+        if info.replace(' ', "").contains(&wanted) {
+            return Ok(());
+        }
+        if begun.elapsed() > BOOT {
+            return Err(Failure::new(format!(
+                "the guest was to have {bytes}: {info}"
+            )));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
+/// Resident memory of a process.
+fn resident(vmm: &Vmm) -> Outcome<u64> {
+    vmm.resident_beside(u64::MAX)
+}
+
+#[test]
+fn a_balloon_gives_memory_back_on_both_sides() -> Outcome<()> {
+    let installation = Installation::find()?;
+    let scratch = Scratch::new()?;
+    let random = Random::from_environment();
+    let devices = [
+        "--balloon",
+        "size=0,deflate_on_oom=on,free_page_reporting=on",
+    ];
+    let ground = Ground::Loopback;
+    let mut chain = Chain::boot_devices(&installation, &scratch, ground, random, &devices)?;
+    let primary = &mut chain.primary;
+    primary.console.expect("/ # ", BOOT)?;
+    // Free memory that is not zero, known to the host as the guest's.
+    primary.type_line("head -c 1048576 /dev/urandom > /tmp/s; for i in $(seq 100); do cat /tmp/s; done > /tmp/x; echo made $?")?;
+    primary.console.expect("made 0", BOOT)?;
+    chain.protect()?;
+    let primary = &mut chain.primary;
+    let backup = chain.backup.as_ref();
+    let backup = backup.ok_or_else(|| Failure::new("there is no backup"))?;
+    let before = (resident(primary)?, resident(backup)?);
+    primary.type_line("rm /tmp/x; echo gone $?")?;
+    primary.console.expect("gone 0", BOOT)?;
+    primary.remote(&["resize", "--balloon", "96M"])?;
+    await_memory(primary, GUEST_BYTES - BALLOON)?;
+    await_memory(backup, GUEST_BYTES - BALLOON)?;
+    let after = (resident(primary)?, resident(backup)?);
+    let given = (
+        before.0.saturating_sub(after.0),
+        before.1.saturating_sub(after.1),
+    );
+    eprintln!("given back: {} and {} MiB", given.0 >> 20, given.1 >> 20);
+    // Some of the balloon's pages were never used, or read since, which costs no memory.
+    assert!(given.0 > BALLOON / 2 && given.1 > BALLOON / 2, "{given:?}");
+    primary.remote(&["resize", "--memory", "1G"]).unwrap_err();
+    primary.remote(&["resize", "--balloon", "1G"]).unwrap_err();
+
+    chain.primary.kill()?;
+    let survivor = chain.backup.take();
+    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    let primary = &mut chain.primary;
+    primary.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+    let info = primary.remote(&["info"])?.replace(' ', "");
+    assert!(
+        info.contains(&format!("\"balloon\":{{\"size\":{BALLOON}")),
+        "{info}"
+    );
+    // Another pair, with a balloon that is full: its digests agree.
+    chain.protect()?;
+    chain.primary.remote(&["resize", "--balloon", "0"])?;
+    await_memory(&chain.primary, GUEST_BYTES)?;
+    let line = "seq 1 1000000 | sha256sum; echo all $((40 + 2))";
+    chain.primary.type_line(line)?;
+    chain.primary.console.expect("all 42", BOOT)?;
+    let info = chain.primary.ft_info()?;
+    assert!(info.is_protected(), "{info}");
+    Ok(())
+}
