@@ -115,7 +115,7 @@ fn watch(epoll: &Epoll, descriptor: RawFd, number: u64) -> io::Result<()> {
 /// How many events there are. Who is interrupted has slept enough.
 #[allow(unsafe_code)]
 fn wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: Duration) -> usize {
-    let timeout = timespec(timeout);
+    let limit = timespec(timeout);
     // The library's call knows milliseconds only.
     // SAFETY: `EpollEvent` is a transparent `epoll_event`; pointer and count are those of a live
     // slice of them, the time is live, and there is no signal mask.
@@ -125,11 +125,17 @@ fn wait(epoll: &Epoll, events: &mut [EpollEvent], timeout: Duration) -> usize {
             epoll.as_raw_fd(),
             events.as_mut_ptr(),
             events.len() as libc::c_int,
-            &raw const timeout,
+            &raw const limit,
             std::ptr::null::<libc::sigset_t>(),
             0usize,
         )
     };
+    if count < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+        // Linux before 5.11: up to a millisecond late.
+        let limit = timeout.as_micros().div_ceil(1000);
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        return epoll.wait(limit, events).unwrap_or(0);
+    }
     usize::try_from(count).unwrap_or(0)
 }
 
