@@ -147,7 +147,8 @@ mod tests {
             let primary = ImageFile::open(path, OpenOptions::default()).unwrap();
             primary.lock().unwrap();
             let fencing = judge(&config(path, none.clone()), None).unwrap();
-            assert_eq!(fencing.locked, BTreeSet::from([1]));
+            // Behind the console.
+            assert_eq!(fencing.locked, BTreeSet::from([2]));
         }
         let gone = directory.as_path().join("gone");
         let refused = judge(&config(&gone, none), Some(&Fence::None)).unwrap_err();
