@@ -1,14 +1,15 @@
 //! The ACPI tables (ACPI specification 6.5, hardware-reduced model).
 //!
 //! Does: build RSDP, XSDT, FADT, MADT, MCFG and DSDT for this machine and place them from
-//! [`layout::RSDP_START`] on. The guest learns from them: COM1, the clock, the PCI root, the power
-//! button, how to power off and reset, and where interrupts go.
+//! [`layout::RSDP_START`] on. The guest learns from them: COM1, the clock, the PCI root and its
+//! slots, the power button, how to power off and reset, and where interrupts go.
 //! Does not: describe what the guest can see for itself (PCI functions, CPUID).
 //!
 //! Invariant: the bytes depend on the size of RAM only, and every table's checksum is right.
 
 mod dsdt;
 mod fixed;
+mod pci_hotplug;
 
 use acpi_tables::Aml;
 use acpi_tables::rsdp::Rsdp;

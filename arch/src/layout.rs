@@ -43,6 +43,10 @@ pub const PCI_MMIO32_LENGTH: u64 = 640 << 20;
 pub const ECAM_START: u64 = 0xE800_0000;
 /// Length of the ECAM of a segment: one bus.
 pub const ECAM_LENGTH: u64 = 1 << 20;
+/// Registers of the PCI hot-plug controller.
+pub const PCI_HOTPLUG_START: u64 = 0xF800_0000;
+/// Length of these registers.
+pub const PCI_HOTPLUG_LENGTH: u64 = 0x10;
 /// I/O APIC.
 pub const IOAPIC_START: u64 = 0xFEC0_0000;
 /// Local APIC after a reset.
@@ -102,6 +106,7 @@ mod tests {
         let ranges = [
             (PCI_MMIO32_START, PCI_MMIO32_LENGTH),
             (ECAM_START, ECAM_LENGTH),
+            (PCI_HOTPLUG_START, PCI_HOTPLUG_LENGTH),
             (IOAPIC_START, 4096),
             (LAPIC_START, 4096),
             (RAM64_START, 0),

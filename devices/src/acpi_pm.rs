@@ -1,8 +1,8 @@
 //! The ACPI hardware: PM timer, sleep and reset register, event register of the generic event
 //! device (ACPI specification 6.5, "Hardware-Reduced ACPI" and "Power Management Timer").
 //!
-//! Does: compute the timer from virtual time; decode S5 and reset; hold the power button's event
-//! until the guest has read it.
+//! Does: compute the timer from virtual time; decode S5 and reset; hold events until
+//! the guest has read them.
 //! Does not: power anything off: it returns what was asked for.
 //!
 //! Invariant: the ports and bits are those of the tables that `arch::acpi` writes. The event line
@@ -24,8 +24,9 @@ pub const EVENT_PIN: usize = 5;
 /// Frequency of the PM timer in Hz.
 pub const TIMER_HZ: u64 = 3_579_545;
 
-/// Event: the power button was pressed. The bits below it are Cloud Hypervisor's for CPUs,
-/// memory and PCI.
+/// Event: PCI slots have changed. The bits below it are Cloud Hypervisor's for CPUs and memory.
+pub const EVENT_PCI: u8 = 1 << 2;
+/// Event: the power button was pressed.
 pub const EVENT_POWER_BUTTON: u8 = 1 << 3;
 
 /// Value of the reset register that resets (FADT: RESET_VALUE).
@@ -72,7 +73,7 @@ impl AcpiPm {
     pub fn restore(state: &AcpiPmState) -> Result<Self, InvalidState> {
         let AcpiPmState { events } = *state;
         require(
-            events & !EVENT_POWER_BUTTON == 0,
+            events & !(EVENT_PCI | EVENT_POWER_BUTTON) == 0,
             "ACPI hardware",
             "events that do not exist",
         )?;
@@ -82,6 +83,11 @@ impl AcpiPm {
     /// Somebody presses the power button. Presses that the guest has not seen become one.
     pub fn press_power_button(&mut self) {
         self.events |= EVENT_POWER_BUTTON;
+    }
+
+    /// PCI slots have changed.
+    pub fn slots_changed(&mut self) {
+        self.events |= EVENT_PCI;
     }
 
     /// Level of the event line, to be driven after every call that takes `&mut self`.

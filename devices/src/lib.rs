@@ -17,6 +17,7 @@ pub mod ioapic;
 pub mod lapic;
 mod message;
 mod pending_output;
+pub mod pci_hotplug;
 pub mod serial;
 mod state;
 

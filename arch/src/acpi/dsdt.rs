@@ -1,8 +1,9 @@
 //! The DSDT: devices without a fixed place in ACPI, in AML (ACPI specification 6.5, chapter 20).
 //!
-//! Does: COM1, clock, PCI root bridge with its windows, generic event device with the power button,
-//! motherboard resources, and the sleep type of S5.
-//! Does not: contain methods with side effects other than reading the event register.
+//! Does: COM1, clock, PCI root bridge with its windows and slots, generic event device with the
+//! power button and hot-plug, motherboard resources, and the sleep type of S5.
+//! Does not: contain methods with side effects other than those of the event register and the
+//! hot-plug controller.
 //!
 //! Invariant: every address is one of `layout`'s.
 
@@ -10,13 +11,15 @@ use acpi_tables::Aml;
 use acpi_tables::aml::{
     AddressSpace, AddressSpaceCacheable, And, Arg, Device, EISAName, Equal, Field, FieldAccessType,
     FieldEntry, FieldLockRule, FieldUpdateRule, IO, If, Interrupt, Local, Memory32Fixed, Method,
-    Name, Notify, OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Store,
+    MethodCall, Name, Notify, OpRegion, OpRegionSpace, Package, Path, ResourceTemplate, Store,
 };
 use acpi_tables::sdt::Sdt;
 
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, serialise};
+use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, pci_hotplug, serialise};
 use crate::layout;
 
+/// Bit of the event register that tells of changed PCI slots.
+const EVENT_PCI: u8 = 1 << 2;
 /// Bit of the event register that tells of the power button.
 const EVENT_POWER_BUTTON: u8 = 1 << 3;
 /// Notification of a button device: it was pressed (ACPI section 5.6.6).
@@ -29,6 +32,7 @@ pub(super) fn dsdt(ram_size: u64) -> Vec<u8> {
     let mut dsdt = Sdt::new(*b"DSDT", 36, 6, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     for object in [
         motherboard(),
+        pci_hotplug::controller(),
         pci_root(ram_size),
         com1(),
         clock(),
@@ -75,7 +79,7 @@ fn motherboard() -> Vec<u8> {
     )
 }
 
-/// The PCI Express root bridge: bus 0, the ports around its own, two MMIO windows.
+/// The PCI Express root bridge: bus 0, the ports around its own, two MMIO windows, the slots.
 fn pci_root(ram_size: u64) -> Vec<u8> {
     let ports = layout::PCI_CONFIG_PORT;
     let window64 = layout::pci_mmio64_start(ram_size);
@@ -109,6 +113,7 @@ fn pci_root(ram_size: u64) -> Vec<u8> {
                     None,
                 ),
             ]),
+            &pci_hotplug::slots(),
         ],
     )
 }
@@ -180,6 +185,11 @@ fn event_device() -> Vec<u8> {
                     &Equal::new(&Arg(0), &layout::ACPI_EVENT_PIN),
                     vec![
                         &Store::new(&Local(0), &path("EVTS")),
+                        &And::new(&Local(1), &Local(0), &EVENT_PCI),
+                        &If::new(
+                            &Equal::new(&Local(1), &EVENT_PCI),
+                            vec![&MethodCall::new(path("\\_SB_.PHPR.PSCN"), vec![])],
+                        ),
                         &And::new(&Local(1), &Local(0), &EVENT_POWER_BUTTON),
                         &If::new(
                             &Equal::new(&Local(1), &EVENT_POWER_BUTTON),

@@ -125,6 +125,11 @@ fn dsdt_has_the_devices() {
         b"\x89\x06\x00\x03\x01\x05\x00\x00\x00",
         // OperationRegion(EVTR, SystemIO, 0x604, 1)
         b"\x5B\x80EVTR\x01\x0B\x04\x06\x01",
+        // OperationRegion(PCST, SystemMemory, 0xF8000000, 16)
+        b"\x5B\x80PCST\x00\x0C\x00\x00\x00\xF8\x0A\x10",
+        // Device(S031) { Name(_SUN, 31), Name(_ADR, 0x1F0000), … }
+        b"S031\x08_SUN\x0A\x1F\x08_ADR\x0C\x00\x00\x1F\x00",
+        b"PCNT",
     ] {
         assert!(contains(dsdt, part), "{}", String::from_utf8_lossy(part));
     }
