@@ -153,7 +153,8 @@ impl World {
         use primary::Command;
         match command {
             Command::StallVcpu => self.report.stalls += 1,
-            Command::RunVcpu | Command::BackupReady => {}
+            // The toy's devices need nothing of a host.
+            Command::RunVcpu | Command::BackupReady | Command::DeviceAnswer { .. } => {}
             Command::OutputsReady(_) => self.emit(p)?,
             Command::Heartbeat(datagram) => self.send_datagram(p, &datagram),
             Command::BeginGeneration(members) => {
@@ -185,6 +186,7 @@ impl World {
         match command {
             Command::Accepted(_)
             | Command::Replay
+            | Command::DeviceQuery { .. }
             | Command::PrimaryLost(_)
             | Command::Blob(BlobKind::Config | BlobKind::Payload, _) => {}
             Command::Blob(BlobKind::State, state) => machine.restore(&state),

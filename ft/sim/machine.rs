@@ -79,9 +79,10 @@ impl Machine {
             Input::SerialInput(bytes) => hash_of(bytes),
             Input::Anchor { virtual_time, rate } => virtual_time ^ rate,
             Input::PowerButton => 2,
+            Input::Nmi => 5,
             Input::Reset => unreachable!("handled above"),
             // The toy has no such devices.
-            Input::Device { .. } => 4,
+            Input::Device { .. } | Input::Plug { .. } | Input::Unplug { .. } => 4,
         };
         self.hash = scramble(self.hash ^ mix);
     }

@@ -47,6 +47,12 @@ pub enum DecodeError {
         /// What was being read.
         what: &'static str,
     },
+    /// Bytes that describe what cannot be.
+    #[error("what should be a {what} is none")]
+    Impossible {
+        /// What was being read.
+        what: &'static str,
+    },
     /// Bytes are left over.
     #[error("{count} bytes are left after {what}")]
     Trailing {

@@ -47,6 +47,10 @@ pub enum Kind {
     DigestMismatch = 9,
     /// An orderly end.
     Goodbye = 10,
+    /// Whether the backup's host has what a device needs.
+    DeviceQuery = 11,
+    /// The answer to that.
+    DeviceAnswer = 12,
 }
 
 impl Kind {
@@ -63,6 +67,8 @@ impl Kind {
             8 => Kind::Ping,
             9 => Kind::DigestMismatch,
             10 => Kind::Goodbye,
+            11 => Kind::DeviceQuery,
+            12 => Kind::DeviceAnswer,
             _ => return None,
         })
     }
@@ -76,7 +82,8 @@ impl Kind {
             Kind::CloneEnd => 16 << 10,
             Kind::FileHeader | Kind::Hello | Kind::HelloAck => 1 << 10,
             Kind::Ack | Kind::Ping => 64,
-            Kind::DigestMismatch | Kind::Goodbye => 512,
+            Kind::DeviceQuery => 33 << 10,
+            Kind::DigestMismatch | Kind::Goodbye | Kind::DeviceAnswer => 512,
         }
     }
 }

@@ -62,5 +62,7 @@ pub(crate) fn name_of(message: &Message<'_>) -> &'static str {
         Message::Ping(_) => "a ping",
         Message::DigestMismatch(_) => "a digest mismatch",
         Message::Goodbye(..) => "a goodbye",
+        Message::DeviceQuery(..) => "a question about a device",
+        Message::DeviceAnswer(..) => "an answer about a device",
     }
 }

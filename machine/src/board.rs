@@ -12,13 +12,14 @@ use devices::debug_port::{self, DebugPort};
 use devices::i8042::{self, I8042};
 use devices::ioapic::{self, Ioapic};
 use devices::lapic::Lapic;
+use devices::pci_hotplug::{self, PciHotplug};
 use devices::serial::{self, Serial};
 use devices::{Message, PendingOutput};
 use hypervisor::{Progress, VmOps};
 use memory::GuestRam;
 use pci::{CONFIG_PORTS, RootBus};
 use serde::{Deserialize, Serialize};
-use virtio_devices::Event;
+use virtio_devices::{DeviceSpec, Event};
 
 use crate::clock::Clock;
 use crate::virtio::VirtioDevices;
@@ -46,6 +47,7 @@ pub struct Board {
     pub(crate) i8042: I8042,
     pub(crate) debug: DebugPort,
     pub(crate) pci: RootBus,
+    pub(crate) pci_hotplug: PciHotplug,
     pub(crate) virtio: VirtioDevices,
     pub(crate) console: PendingOutput,
     /// What the last step asked for; the next step does it.
@@ -100,6 +102,33 @@ impl Board {
         self.drive_lines();
     }
 
+    /// A device is put into a slot; the guest is told. A slot that is taken stays as it is.
+    pub(crate) fn plug(&mut self, ram_size: u64, device: u8, spec: &DeviceSpec) {
+        if self.virtio.plug(ram_size, device, spec) {
+            self.pci_hotplug.plugged(device);
+            self.acpi.slots_changed();
+            self.drive_lines();
+        }
+    }
+
+    /// The guest is asked to give up a device.
+    pub(crate) fn ask_for(&mut self, device: u8) {
+        if self.virtio.ask_for(device) {
+            self.pci_hotplug.ask_for(device);
+            self.acpi.slots_changed();
+            self.drive_lines();
+        }
+    }
+
+    /// The guest ejects the devices whose bits are set.
+    fn eject(&mut self, slots: u32) {
+        for slot in (1..pci::DEVICES).filter(|slot| slots & 1 << slot != 0) {
+            if self.virtio.eject(slot) {
+                self.pci_hotplug.gone(slot);
+            }
+        }
+    }
+
     /// What a reset of the machine does to the devices.
     pub(crate) fn reset(&mut self) {
         self.lapic.reset();
@@ -110,6 +139,7 @@ impl Board {
         self.i8042 = I8042::new();
         self.debug = DebugPort::new();
         self.pci = RootBus::new();
+        self.pci_hotplug = PciHotplug::new();
         self.virtio.power_up();
         self.request = None;
         self.drive_lines();
@@ -234,6 +264,9 @@ impl VmOps for Board {
             Some(self.lapic.mmio_read(offset & !3, now))
         } else if address.wrapping_sub(ioapic::BASE) < APIC_WINDOW {
             Some(self.ioapic.mmio_read((address - ioapic::BASE) & !3))
+        } else if address.wrapping_sub(pci_hotplug::BASE) < pci_hotplug::LENGTH {
+            self.pci_hotplug.read(address - pci_hotplug::BASE, data);
+            None
         } else {
             let offset = address.wrapping_sub(arch::layout::ECAM_START);
             if offset < arch::layout::ECAM_LENGTH {
@@ -270,6 +303,10 @@ impl VmOps for Board {
                 let messages = self.ioapic.mmio_write(address - ioapic::BASE, value as u32);
                 self.deliver(messages);
             }
+        } else if address.wrapping_sub(pci_hotplug::BASE) < pci_hotplug::LENGTH {
+            let data = &bytes[..usize::from(size.min(8))];
+            let ejected = self.pci_hotplug.write(address - pci_hotplug::BASE, data);
+            self.eject(ejected);
         } else {
             let offset = address.wrapping_sub(arch::layout::ECAM_START);
             let data = &bytes[..usize::from(size.min(8))];

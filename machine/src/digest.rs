@@ -23,16 +23,31 @@ use crate::state::{BootPayload, MachineState};
 pub const SWEEP_PAGES: u64 = 2048;
 
 /// Names of the components, in the order of [`Digest::components`].
-pub const COMPONENTS: [&str; 16] = [
-    "cpu", "clock", "lapic", "ioapic", "serial", "cmos", "acpi", "i8042", "debug", "pci", "virtio",
-    "console", "machine", "payload", "memory", "position",
+pub const COMPONENTS: [&str; 17] = [
+    "cpu",
+    "clock",
+    "lapic",
+    "ioapic",
+    "serial",
+    "cmos",
+    "acpi",
+    "i8042",
+    "debug",
+    "pci",
+    "pci_hotplug",
+    "virtio",
+    "console",
+    "machine",
+    "payload",
+    "memory",
+    "position",
 ];
 
 /// A digest: one hash a component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
     /// In the order of [`COMPONENTS`].
-    pub components: [u64; 16],
+    pub components: [u64; 17],
 }
 
 impl Digest {
@@ -78,6 +93,7 @@ pub(crate) fn of_state(state: &MachineState, payload: u64, memory: u64) -> Diges
         i8042,
         debug,
         pci,
+        pci_hotplug,
         virtio,
         console,
         request,
@@ -97,6 +113,7 @@ pub(crate) fn of_state(state: &MachineState, payload: u64, memory: u64) -> Diges
             hash(i8042),
             hash(debug),
             hash(pci),
+            hash(pci_hotplug),
             hash(virtio),
             hash(console),
             hash(&(version, memory_size, request, powered_off, sweep_page)),

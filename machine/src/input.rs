@@ -6,7 +6,7 @@
 //! inputs at the same positions make the same machine.
 
 use hypervisor::Position;
-use virtio_devices::{Event, Submission};
+use virtio_devices::{DeviceSpec, Event, Submission};
 
 /// Something from the outside world, applied at a boundary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,23 @@ pub enum Input {
     PowerButton,
     /// Somebody asked for a reset (`vm.reboot`).
     Reset,
+    /// Somebody asked for a non-maskable interrupt (`vm.nmi`).
+    Nmi,
+    /// A new virtio device is put into a slot; one that is taken stays as it is.
+    Plug {
+        /// The slot, which is the device's number on the PCI bus.
+        device: u8,
+        /// What it is.
+        spec: DeviceSpec,
+        /// What a host must know to stand behind it; nothing to the machine.
+        config: Vec<u8>,
+    },
+    /// The guest is asked to give up a virtio device. When it has, [`virtio_devices::Request::Detach`]
+    /// leaves the machine, after the device's other requests have ended.
+    Unplug {
+        /// The device's number on the PCI bus; one that there is not is ignored.
+        device: u8,
+    },
     /// The world says something to a virtio device.
     Device {
         /// The device's number on the PCI bus; one that there is not is ignored.

@@ -18,12 +18,13 @@ use devices::debug_port::DebugPort;
 use devices::i8042::I8042;
 use devices::ioapic::Ioapic;
 use devices::lapic::Lapic;
+use devices::pci_hotplug::PciHotplug;
 use devices::serial::Serial;
 use hypervisor::{CpuState, Exit as VcpuExit, Limits, Position, SoftwareVcpu, Tuning, Vcpu};
 use memory::GuestRam;
 use pci::RootBus;
 use thiserror::Error;
-use virtio_devices::{DeviceSpec, Submission};
+use virtio_devices::{DeviceSpec, Presence, Submission};
 
 use crate::board::{Board, PowerRequest};
 use crate::clock::Clock;
@@ -39,8 +40,8 @@ pub struct MachineConfig {
     pub memory_size: u64,
     /// The CPU model.
     pub profile: Profile,
-    /// Virtio devices, in the order of their numbers on the bus, from 1 on; at most 31.
-    pub devices: Vec<DeviceSpec>,
+    /// Virtio devices with their numbers on the bus, each from 1 to 31 and in this order.
+    pub devices: Vec<(u8, DeviceSpec)>,
     /// Seed of the guest's random numbers.
     pub seed: [u8; 32],
     /// Seconds since 1970 (UTC) that the CMOS clock shows at virtual time zero.
@@ -117,6 +118,7 @@ impl Machine {
             i8042: I8042::new(),
             debug: DebugPort::new(),
             pci: RootBus::new(),
+            pci_hotplug: PciHotplug::new(),
             virtio: VirtioDevices::new(ram.size(), &config.devices),
             console: PendingOutput::new(),
             request: None,
@@ -153,6 +155,7 @@ impl Machine {
             i8042,
             debug,
             pci,
+            pci_hotplug,
             virtio,
             console,
             request,
@@ -187,6 +190,7 @@ impl Machine {
             i8042: I8042::restore(&i8042)?,
             debug: DebugPort::restore(&debug),
             pci: RootBus::restore(&pci)?,
+            pci_hotplug: PciHotplug::restore(&pci_hotplug)?,
             virtio: VirtioDevices::restore(ram.size(), &virtio)?,
             console,
             request,
@@ -235,6 +239,7 @@ impl Machine {
             i8042: self.board.i8042.save(),
             debug: self.board.debug.save(),
             pci: self.board.pci.save(),
+            pci_hotplug: self.board.pci_hotplug.save(),
             virtio: self.board.virtio.save(),
             console: self.board.console.clone(),
             request: self.board.request,
@@ -327,6 +332,13 @@ impl Machine {
             Input::Device { device, event } => {
                 self.board.device_event(&mut self.ram, *device, event);
             }
+            Input::Plug {
+                device,
+                spec,
+                config: _,
+            } => self.board.plug(self.ram.size(), *device, spec),
+            Input::Unplug { device } => self.board.ask_for(*device),
+            Input::Nmi => self.vcpu.raise_nmi(),
             Input::Reset => self.board.request = Some(PowerRequest::Reset),
         }
     }
@@ -418,6 +430,20 @@ impl Machine {
     /// the card, or there is no such card.
     pub fn receive_room(&self, device: u8) -> Option<usize> {
         self.board.virtio.receive_room(&self.ram, device)
+    }
+
+    /// Numbers of the devices that there are, in order; one that was ejected counts until its
+    /// requests in flight have ended.
+    pub fn devices(&self) -> impl Iterator<Item = u8> + '_ {
+        self.board.virtio.presences().map(|(device, _)| device)
+    }
+
+    /// Numbers of the devices that the guest was asked to give up, or has given up, and that are
+    /// still there.
+    pub fn leaving_devices(&self) -> impl Iterator<Item = u8> + '_ {
+        let all = self.board.virtio.presences();
+        let leaving = all.filter(|(_, presence)| *presence != Presence::Present);
+        leaving.map(|(device, _)| device)
     }
 
     /// Requests of devices that were submitted and have not ended, in the order of submission.

@@ -13,6 +13,7 @@ use devices::debug_port::DebugPortState;
 use devices::i8042::I8042State;
 use devices::ioapic::IoapicState;
 use devices::lapic::LapicState;
+use devices::pci_hotplug::PciHotplugState;
 use devices::serial::SerialState;
 use devices::{InvalidState, PendingOutput};
 use hypervisor::CpuState;
@@ -25,7 +26,7 @@ use crate::board::PowerRequest;
 use crate::clock::Clock;
 
 /// Version of [`MachineState`]; raised with every change of its shape or meaning.
-pub const STATE_VERSION: u32 = 7;
+pub const STATE_VERSION: u32 = 8;
 
 /// What the guest boots. It is state: a reset loads it again and opens no file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +83,8 @@ pub struct MachineState {
     pub debug: DebugPortState,
     /// PCI root bus.
     pub pci: BusState,
+    /// PCI hot-plug controller.
+    pub pci_hotplug: PciHotplugState,
     /// Virtio devices, in the order of their numbers on the bus.
     pub virtio: Vec<TransportState>,
     /// Console bytes on their way out.

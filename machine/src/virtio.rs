@@ -1,16 +1,19 @@
 //! The virtio devices on the PCI bus.
 //!
 //! Does: hold them in the order of their numbers, place their BARs, lead accesses and events to
-//! them, and collect what they ask for. Does not: know what they are for, or deliver interrupts.
+//! them, collect what they ask for, put them into slots and take them out. Does not: know what they
+//! are for, or deliver interrupts.
 //!
 //! Invariant: the order of devices is that of their numbers, on every side and after every
-//! restore; numbers are 1 to 31 and each is there once.
+//! restore; numbers are 1 to 31 and each is there once. A device that was ejected keeps its number
+//! until its requests in flight have ended, so that nobody else's can be taken for them.
 
 use devices::PendingOutput;
 use memory::GuestRam;
 use pci::{DEVICES, Functions, MsiMessage};
 use virtio_devices::{
-    BAR_SIZE, DeviceSpec, Env, Event, InvalidState, Submission, TransportState, VirtioPci,
+    BAR_SIZE, DeviceSpec, Env, Event, InvalidState, Presence, Request, Submission, TransportState,
+    VirtioPci,
 };
 
 /// The devices.
@@ -29,14 +32,10 @@ fn bar(ram_size: u64, device: u8) -> u64 {
 }
 
 impl VirtioDevices {
-    /// New devices, numbered from 1 on.
-    pub(crate) fn new(ram_size: u64, specs: &[DeviceSpec]) -> Self {
-        let devices = (1..DEVICES).zip(specs);
-        Self::with(
-            devices
-                .map(|(device, spec)| VirtioPci::new(device, bar(ram_size, device), spec))
-                .collect(),
-        )
+    /// New devices.
+    pub(crate) fn new(ram_size: u64, specs: &[(u8, DeviceSpec)]) -> Self {
+        let new = |(device, spec): &(u8, _)| VirtioPci::new(*device, bar(ram_size, *device), spec);
+        Self::with(specs.iter().map(new).collect())
     }
 
     fn with(devices: Vec<VirtioPci>) -> Self {
@@ -68,12 +67,70 @@ impl VirtioDevices {
         Ok(Self::with(devices.collect::<Result<_, _>>()?))
     }
 
-    /// The machine is reset.
+    /// The machine is reset. What the guest was asked to give up does not come back.
     pub(crate) fn power_up(&mut self) {
         for device in &mut self.devices {
-            device.power_up(&mut self.submissions);
+            match device.presence() {
+                Presence::Present => device.power_up(&mut self.submissions),
+                Presence::Leaving => {
+                    device.eject(&mut self.submissions);
+                }
+                Presence::Ejected => {}
+            }
         }
         self.messages.clear();
+        self.take_out();
+    }
+
+    /// Puts a new device into a slot. False if the slot is not free, or no device can be so.
+    pub(crate) fn plug(&mut self, ram_size: u64, device: u8, spec: &DeviceSpec) -> bool {
+        let is_possible =
+            (1..DEVICES).contains(&device) && spec.is_removable() && spec.validate().is_ok();
+        let place = self.devices.partition_point(|d| d.device() < device);
+        let is_taken = self.devices.get(place).map(VirtioPci::device) == Some(device);
+        if is_possible && !is_taken {
+            let new = VirtioPci::new(device, bar(ram_size, device), spec);
+            self.devices.insert(place, new);
+        }
+        is_possible && !is_taken
+    }
+
+    /// The guest is to give up a device. False if it cannot.
+    pub(crate) fn ask_for(&mut self, device: u8) -> bool {
+        let mut devices = self.devices.iter_mut();
+        let found = devices.find(|d| d.device() == device);
+        found.is_some_and(VirtioPci::ask_for)
+    }
+
+    /// The guest ejects a device. False if it cannot.
+    pub(crate) fn eject(&mut self, device: u8) -> bool {
+        let mut devices = self.devices.iter_mut();
+        let found = devices.find(|d| d.device() == device);
+        let is_ejected = found.is_some_and(|device| device.eject(&mut self.submissions));
+        self.take_out();
+        is_ejected
+    }
+
+    /// Takes out what was ejected and has no requests in flight any more.
+    fn take_out(&mut self) {
+        let submissions = &mut self.submissions;
+        self.devices.retain(|device| {
+            let is_gone = device.is_gone();
+            if is_gone {
+                submissions.push(Submission {
+                    device: device.device(),
+                    id: 0,
+                    request: Request::Detach,
+                });
+            }
+            !is_gone
+        });
+    }
+
+    /// Numbers and presences of the devices.
+    pub(crate) fn presences(&self) -> impl Iterator<Item = (u8, Presence)> + '_ {
+        let devices = self.devices.iter();
+        devices.map(|device| (device.device(), device.presence()))
     }
 
     /// Requests that were submitted and have not ended, in order.
@@ -124,6 +181,9 @@ impl VirtioDevices {
     pub(crate) fn event(&mut self, ram: &mut GuestRam, device: u8, event: &Event) {
         if let Some((device, collector)) = self.get(device) {
             device.event(&mut collector.env(ram), event);
+            if device.is_gone() {
+                self.take_out();
+            }
         }
     }
 
@@ -179,7 +239,8 @@ pub(crate) struct VirtioFunctions<'a> {
 
 impl Functions for VirtioFunctions<'_> {
     fn has(&self, device: u8) -> bool {
-        self.virtio.devices.iter().any(|d| d.device() == device)
+        let mut devices = self.virtio.presences();
+        devices.any(|(number, presence)| number == device && presence != Presence::Ejected)
     }
 
     fn read_config(&mut self, device: u8, offset: usize, data: &mut [u8]) {

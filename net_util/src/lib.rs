@@ -12,4 +12,4 @@ mod tap;
 
 pub use announcement::announcement;
 pub use mac::{MacAddress, NotAMac};
-pub use tap::{Offloads, Tap, TapError, VNET_HEADER};
+pub use tap::{Offloads, Tap, TapError, VNET_HEADER, missing_tap};

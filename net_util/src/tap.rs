@@ -49,6 +49,16 @@ pub enum TapError {
     },
 }
 
+impl TapError {
+    /// Whether another process has the device now.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            TapError::Name(_) => false,
+            TapError::Host { source, .. } => source.raw_os_error() == Some(libc::EBUSY),
+        }
+    }
+}
+
 /// What whoever reads the device can do by himself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offloads {
@@ -69,6 +79,17 @@ pub struct Offloads {
 pub struct Tap {
     file: File,
     name: String,
+}
+
+/// Why this host has no interface of this name, if it has none.
+pub fn missing_tap(name: &str) -> Option<String> {
+    let text = std::ffi::CString::new(name).unwrap_or_default();
+    // SAFETY: the name is a C string that outlives the call.
+    let index = unsafe { libc::if_nametoindex(text.as_ptr()) };
+    (index == 0).then(|| {
+        let error = io::Error::last_os_error();
+        format!("this host has no TAP device '{name}': {error}")
+    })
 }
 
 impl Tap {

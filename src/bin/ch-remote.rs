@@ -15,6 +15,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use option_parser::{ByteSize, FromOptionValue, Toggle};
 use serde_json::{Map, Value};
 use thiserror::Error;
+use vmm::config::{ConfigError, DiskConfig, NetConfig};
 
 /// Control a running virtual machine monitor.
 #[derive(Debug, Parser)]
@@ -55,6 +56,8 @@ enum Command {
     Resume,
     /// Press the VM's power button
     PowerButton,
+    /// Give the VM a non-maskable interrupt
+    Nmi,
     /// Describe the VM
     Info,
     /// Print the counters of the VM's devices
@@ -63,6 +66,21 @@ enum Command {
     Ping,
     /// Change the VM's size
     Resize(Resize),
+    /// Add a disk
+    AddDisk {
+        /// As for cloud-hypervisor's --disk: path=FILE,…
+        disk: String,
+    },
+    /// Add a network card
+    AddNet {
+        /// As for cloud-hypervisor's --net: tap=NAME,…
+        net: String,
+    },
+    /// Remove a disk or a network card
+    RemoveDevice {
+        /// The device's name
+        id: String,
+    },
     /// Protect the VM with a backup
     FtEnable(FtEnable),
     /// Wait for a primary and become its backup
@@ -156,6 +174,9 @@ enum RemoteError {
         /// What the host said.
         source: std::io::Error,
     },
+    /// The device is not described as it must be.
+    #[error("the device cannot be added")]
+    Device(#[source] ConfigError),
     /// The answer could not be printed.
     #[error("cannot print the answer")]
     Print(#[source] std::io::Error),
@@ -171,6 +192,13 @@ impl RemoteError {
         match self {
             RemoteError::Read { source, .. } | RemoteError::Print(source) => {
                 messages.push(source.to_string());
+            }
+            RemoteError::Device(error) => {
+                let mut next: Option<&dyn std::error::Error> = Some(error);
+                while let Some(error) = next {
+                    messages.push(error.to_string());
+                    next = error.source();
+                }
             }
             RemoteError::Request(error) => messages.extend(error.chain()),
         }
@@ -215,9 +243,23 @@ impl Command {
             Command::Pause => plain(Method::Put, "vm.pause"),
             Command::Resume => plain(Method::Put, "vm.resume"),
             Command::PowerButton => plain(Method::Put, "vm.power-button"),
+            Command::Nmi => plain(Method::Put, "vm.nmi"),
             Command::Info => plain(Method::Get, "vm.info"),
             Command::Counters => plain(Method::Get, "vm.counters"),
             Command::Ping => plain(Method::Get, "vmm.ping"),
+            Command::AddDisk { disk } => {
+                let disk = DiskConfig::parse(disk).map_err(RemoteError::Device)?;
+                with("vm.add-disk", object(&disk))
+            }
+            Command::AddNet { net } => {
+                let net = NetConfig::parse(net).map_err(RemoteError::Device)?;
+                with("vm.add-net", object(&net))
+            }
+            Command::RemoveDevice { id } => {
+                let mut body = Map::new();
+                body.insert("id".to_owned(), Value::from(id.as_str()));
+                with("vm.remove-device", body)
+            }
             Command::FtInfo => plain(Method::Get, "vm.ft-info"),
             Command::FtDisable => plain(Method::Put, "vm.ft-disable"),
             Command::FtFailover => plain(Method::Put, "vm.ft-failover"),
@@ -258,6 +300,15 @@ impl Command {
                 with("vm.ft-override", body)
             }
         }
+    }
+}
+
+/// A configuration as a JSON object.
+fn object(config: &impl serde::Serialize) -> Map<String, Value> {
+    match serde_json::to_value(config) {
+        Ok(Value::Object(fields)) => fields,
+        // It is plain data with named fields.
+        _ => Map::new(),
     }
 }
 
@@ -342,6 +393,14 @@ mod tests {
             )
         );
         assert_eq!(request(&["ft-info"]), (Method::Get, "vm.ft-info", None));
+        let (_, endpoint, body) = request(&["add-disk", "path=/d,id=x"]);
+        assert_eq!(endpoint, "vm.add-disk");
+        let body: Value = serde_json::from_str(&body.unwrap()).unwrap();
+        assert_eq!((&body["path"], &body["id"]), (&"/d".into(), &"x".into()));
+        assert_eq!(request(&["add-net", "tap=t"]).1, "vm.add-net");
+        let (_, endpoint, body) = request(&["remove-device", "x"]);
+        assert_eq!(endpoint, "vm.remove-device");
+        assert_eq!(body.unwrap(), r#"{"id":"x"}"#);
     }
 
     #[test]

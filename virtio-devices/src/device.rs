@@ -50,6 +50,25 @@ pub enum DeviceSpec {
     Balloon(BalloonSpec),
 }
 
+impl DeviceSpec {
+    /// Refuses what no device can be.
+    pub fn validate(&self) -> Result<(), InvalidState> {
+        match self {
+            DeviceSpec::Block(spec) => spec.validate(),
+            DeviceSpec::Net(spec) => spec.validate(),
+            DeviceSpec::Rng
+            | DeviceSpec::Console
+            | DeviceSpec::Vsock(_)
+            | DeviceSpec::Balloon(_) => Ok(()),
+        }
+    }
+
+    /// Whether it can be taken out of its slot while the machine runs.
+    pub fn is_removable(&self) -> bool {
+        matches!(self, DeviceSpec::Block(_) | DeviceSpec::Net(_))
+    }
+}
+
 /// What a model remembers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ModelState {

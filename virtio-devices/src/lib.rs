@@ -24,4 +24,4 @@ pub mod vsock;
 pub use device::{DeviceSpec, InvalidState, ModelState};
 pub use request::{Event, Extent, Offloads, Outcome, Request, Submission};
 pub use stream::{StreamCommand, StreamEvent};
-pub use transport::{BAR_SIZE, Env, TransportState, VirtioPci};
+pub use transport::{BAR_SIZE, Env, Presence, TransportState, VirtioPci};

@@ -90,6 +90,8 @@ pub enum Request {
     },
     /// What is to be done with streams, in order. Nobody waits for its end.
     Streams(Vec<StreamCommand>),
+    /// The device has left its slot, and nothing comes after this. Nobody waits for its end.
+    Detach,
 }
 
 impl Request {
@@ -108,7 +110,8 @@ impl Request {
             | Request::Transmit { .. }
             | Request::Offloads(_)
             | Request::Console { .. }
-            | Request::Streams(_) => None,
+            | Request::Streams(_)
+            | Request::Detach => None,
         }
     }
 
@@ -192,6 +195,7 @@ impl Request {
                     command.identify(feed);
                 }
             }
+            Request::Detach => numbers(10, 0, 0),
         }
     }
 }
@@ -201,7 +205,7 @@ impl Request {
 pub struct Submission {
     /// The device's number on the bus.
     pub device: u8,
-    /// Dense for each device, from 0 at the VM's creation.
+    /// Dense for each device, from 0 when it was plugged in; 0 for [`Request::Detach`].
     pub id: u64,
     /// What is asked.
     pub request: Request,

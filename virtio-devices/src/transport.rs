@@ -61,11 +61,25 @@ pub struct Env<'a> {
     pub messages: &'a mut Vec<MsiMessage>,
 }
 
+/// Whether a device is in its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// It is.
+    Present,
+    /// It is, and the guest has been asked to give it up.
+    Leaving,
+    /// The guest has ejected it: nothing answers. Requests that it had in flight have not all ended
+    /// yet.
+    Ejected,
+}
+
 /// A device with its transport, as plain data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransportState {
     /// Its number on the bus.
     pub device: u8,
+    /// Whether it is in its slot.
+    pub presence: Presence,
     /// What it is.
     pub spec: DeviceSpec,
     /// Configuration space.
@@ -85,6 +99,7 @@ pub struct TransportState {
 /// A device with its transport.
 pub struct VirtioPci {
     device: u8,
+    presence: Presence,
     config: ConfigSpace,
     /// BAR 0 after power-up.
     bar: u64,
@@ -105,6 +120,7 @@ impl VirtioPci {
         let sizes = model.queue_sizes();
         VirtioPci {
             device,
+            presence: Presence::Present,
             config: functions::config_space(&*model, bar),
             bar,
             msix: Msix::new(vectors(sizes.len())),
@@ -119,6 +135,7 @@ impl VirtioPci {
     pub fn save(&self) -> TransportState {
         TransportState {
             device: self.device,
+            presence: self.presence,
             spec: self.model.spec(),
             config: self.config.save(),
             msix: self.msix.save(),
@@ -134,6 +151,7 @@ impl VirtioPci {
         let model = device::restore(&state.spec, &state.model)?;
         let sizes = model.queue_sizes();
         let mut device = Self::with(state.device, bar, model);
+        device.presence = state.presence;
         device.config.restore(&state.config)?;
         device.msix = Msix::restore(vectors(sizes.len()), &state.msix)?;
         if functions::msix_control(&device.config) != state.msix.control {
@@ -155,6 +173,11 @@ impl VirtioPci {
             .ok_or(InvalidState {
                 reason: "a queue that no driver can have set up",
             })?;
+        if device.is_gone() {
+            return Err(InvalidState {
+                reason: "a device of which nothing is left",
+            });
+        }
         Ok(device)
     }
 
@@ -166,6 +189,35 @@ impl VirtioPci {
     /// What it is.
     pub fn spec(&self) -> DeviceSpec {
         self.model.spec()
+    }
+
+    /// Whether it is in its slot.
+    pub fn presence(&self) -> Presence {
+        self.presence
+    }
+
+    /// The guest is to give it up. False if that cannot be asked for.
+    pub fn ask_for(&mut self) -> bool {
+        let is_possible = self.presence != Presence::Ejected && self.spec().is_removable();
+        if is_possible {
+            self.presence = Presence::Leaving;
+        }
+        is_possible
+    }
+
+    /// The guest ejects it. False if it cannot be ejected. What was submitted stays submitted.
+    pub fn eject(&mut self, submissions: &mut Vec<Submission>) -> bool {
+        let is_possible = self.presence != Presence::Ejected && self.spec().is_removable();
+        if is_possible {
+            self.power_up(submissions);
+            self.presence = Presence::Ejected;
+        }
+        is_possible
+    }
+
+    /// Whether nothing of it is left: it is ejected, and all its requests have ended.
+    pub fn is_gone(&self) -> bool {
+        self.presence == Presence::Ejected && self.model.in_flight().is_empty()
     }
 
     /// The machine is reset.
@@ -218,7 +270,7 @@ impl VirtioPci {
     /// The offset into BAR 0 that `address` means, if it is decoded.
     pub fn offset(&self, address: u64) -> Option<u64> {
         let offset = address.wrapping_sub(functions::bar_address(&self.config)?);
-        (offset < BAR_SIZE).then_some(offset)
+        (offset < BAR_SIZE && self.presence != Presence::Ejected).then_some(offset)
     }
 
     /// Reads BAR 0. The access lies within 8 aligned bytes.

@@ -15,9 +15,9 @@ use thiserror::Error;
 
 use crate::authority::AuthorityError;
 use crate::config::{
-    ConfigError, FtEnableConfig, FtReceiveConfig, Lease, ResizeConfig, VmConfig, VmId,
+    ConfigError, FtEnableConfig, FtReceiveConfig, Lease, NewDevice, ResizeConfig, VmConfig, VmId,
 };
-use crate::status::{VmState, VmStatus};
+use crate::status::{PciDeviceInfo, VmState, VmStatus};
 
 /// Names one submitted command, so that its answer finds whoever asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +36,12 @@ pub enum Command {
     Reset,
     /// Change the size of what can be resized.
     Resize(ResizeConfig),
+    /// Give the guest a non-maskable interrupt.
+    Nmi,
+    /// Plug a device in. The answer is [`Event::Plugged`].
+    AddDevice(Box<NewDevice>),
+    /// Ask the guest to give up the device of this name.
+    RemoveDevice(String),
     /// Power off: the machine takes no further step. A backup ends too and does not go live.
     Shutdown,
     /// Begin protection. Answered at once; progress shows in the status.
@@ -55,6 +61,12 @@ impl Command {
             Command::PowerButton => "power-button",
             Command::Reset => "reboot",
             Command::Resize(_) => "resize",
+            Command::Nmi => "nmi",
+            Command::AddDevice(device) => match **device {
+                NewDevice::Disk(_) => "add-disk",
+                NewDevice::Net(_) => "add-net",
+            },
+            Command::RemoveDevice(_) => "remove-device",
             Command::Shutdown => "shutdown",
             Command::FtEnable(_) => "ft-enable",
             Command::FtDisable => "ft-disable",
@@ -84,8 +96,18 @@ pub enum Event {
         /// Whether it was done.
         result: Result<(), VmError>,
     },
-    /// A receiving machine has learned from its primary what it is.
+    /// A device was plugged in: the answer to [`Command::AddDevice`].
+    Plugged {
+        /// Which command.
+        ticket: Ticket,
+        /// What it is called and where it is.
+        device: PciDeviceInfo,
+    },
+    /// A receiving machine has learned from its primary what it is, or devices were plugged in or
+    /// ejected.
     Configured(Box<VmConfig>),
+    /// Nothing came of what the primary sent: a receiving machine waits for another primary.
+    Forgotten,
     /// The machine runs no more.
     Stopped(Stop),
 }
@@ -158,6 +180,33 @@ pub enum VmError {
         state: VmState,
         /// What was asked.
         command: &'static str,
+    },
+    /// There is no device of this name.
+    #[error("there is no device '{id}'")]
+    UnknownDevice {
+        /// The name.
+        id: String,
+    },
+    /// This device stays for as long as the VM is.
+    #[error("the device '{id}' cannot be removed")]
+    NotRemovable {
+        /// Its name.
+        id: String,
+    },
+    /// The PCI bus is full.
+    #[error("all slots of the PCI bus are taken; remove a device first")]
+    NoFreeSlot,
+    /// This side follows another.
+    #[error("this side is the backup; ask the primary for '{command}'")]
+    OnBackup {
+        /// What was asked.
+        command: &'static str,
+    },
+    /// The backup could not have this device if it took over.
+    #[error("the backup's host does not have what the device needs: {missing}")]
+    PeerLacks {
+        /// What it does not have.
+        missing: String,
     },
     /// A file of the host could not be used.
     #[error("cannot {what} '{}'", path.display())]

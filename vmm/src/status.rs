@@ -63,6 +63,15 @@ pub struct VmStatus {
     pub ft: FtInfo,
 }
 
+/// A device that was plugged in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PciDeviceInfo {
+    /// Its name.
+    pub id: String,
+    /// Where it is on the PCI bus.
+    pub bdf: String,
+}
+
 /// Which part a VM plays in a pairing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

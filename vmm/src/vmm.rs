@@ -20,10 +20,10 @@ use log::{error, info, warn};
 use net_util::MacAddress;
 
 use crate::api::{ApiCall, ApiError, ApiHandle, Reply, Request, Response, VmInfo, VmmPing};
-use crate::config::{FtConfig, FtEnableConfig, FtReceiveConfig, VmConfig};
+use crate::config::{FtConfig, FtEnableConfig, FtReceiveConfig, NetConfig, NewDevice, VmConfig};
 use crate::control::{Command, Event, EventSender, Stop, Ticket, Vm, VmError, VmFactory};
 use crate::host::event_monitor::EventMonitor;
-use crate::status::{FtInfo, FtState, VmState, VmStatus};
+use crate::status::{FtInfo, FtState, PciDeviceInfo, VmState, VmStatus};
 
 /// What arrives at the VMM thread.
 #[derive(Debug)]
@@ -195,6 +195,9 @@ impl Vmm {
                 Ok(()) => return self.command(Command::Resize(config), After::Nothing, reply),
                 Err(error) => Err(error.into()),
             },
+            Request::VmAddDevice(device) => return self.add_device(device, reply),
+            Request::VmRemoveDevice(device) => return self.remove_device(device.id, reply),
+            Request::VmNmi => return self.command(Command::Nmi, After::Nothing, reply),
             Request::FtDisable => return self.command(Command::FtDisable, After::Nothing, reply),
             Request::FtFailover => return self.command(Command::FtFailover, After::Nothing, reply),
         };
@@ -268,19 +271,64 @@ impl Vmm {
         if ft.id.is_none() {
             ft.id = Some(self.factory.fresh_id().map_err(ApiError::Build)?);
         }
-        for net in config
-            .net
-            .iter_mut()
-            .flatten()
-            .filter(|net| net.mac.is_none())
-        {
-            // Part of the configuration from here on, so that it is the same on every host.
+        for net in config.net.iter_mut().flatten() {
+            self.give_address(net)?;
+        }
+        self.slot = Slot::Created { config, ft: None };
+        Ok(Response::Done)
+    }
+
+    /// An address for a card that has none: part of the configuration from here on, so that it is
+    /// the same on every host.
+    fn give_address(&mut self, net: &mut NetConfig) -> Result<(), ApiError> {
+        if net.mac.is_none() {
             let random = self.factory.fresh_id().map_err(ApiError::Build)?;
             let [a, b, c, d, e, f, ..] = random.0;
             net.mac = Some(MacAddress::local([a, b, c, d, e, f]));
         }
-        self.slot = Slot::Created { config, ft: None };
-        Ok(Response::Done)
+        Ok(())
+    }
+
+    fn add_device(&mut self, mut device: Box<NewDevice>, reply: Reply) -> Option<End> {
+        if let NewDevice::Net(net) = &mut *device
+            && let Err(error) = self.give_address(net)
+        {
+            reply.send(Err(error));
+            return None;
+        }
+        let Slot::Created { config, .. } = &mut self.slot else {
+            return self.command(Command::AddDevice(device), After::Nothing, reply);
+        };
+        let mut changed = config.clone();
+        let added = changed.name_for(&device).and_then(|_| {
+            changed.add_device(*device, None);
+            changed.validate()
+        });
+        if added.is_ok() {
+            *config = changed;
+        }
+        reply.send(added.map(|()| Response::Done).map_err(ApiError::from));
+        None
+    }
+
+    fn remove_device(&mut self, id: String, reply: Reply) -> Option<End> {
+        let Slot::Created { config, .. } = &mut self.slot else {
+            return self.command(Command::RemoveDevice(id), After::Nothing, reply);
+        };
+        let is_there = config.devices().iter().any(|place| place.id == id);
+        // Names that were not given are given now, so that they stay.
+        config.place_devices();
+        let error = match config.remove_device(&id) {
+            true => None,
+            false if is_there => Some(VmError::NotRemovable { id }),
+            false => Some(VmError::UnknownDevice { id }),
+        };
+        let what = "remove-device";
+        reply.send(match error {
+            None => Ok(Response::Done),
+            Some(source) => Err(ApiError::Vm { what, source }),
+        });
+        None
     }
 
     fn next_instance(&mut self) -> EventSender {
@@ -289,7 +337,7 @@ impl Vmm {
     }
 
     fn boot(&mut self, reply: Reply) -> Option<End> {
-        let (config, ft) = match std::mem::replace(&mut self.slot, Slot::Empty) {
+        let (mut config, ft) = match std::mem::replace(&mut self.slot, Slot::Empty) {
             Slot::Created { config, ft } => (config, ft),
             other => {
                 let error = match other {
@@ -303,6 +351,7 @@ impl Vmm {
         };
         self.monitor.event("vm", "booting");
         let events = self.next_instance();
+        config.place_devices();
         match self.factory.build(&config, events) {
             Ok(vm) => {
                 self.slot = Slot::Up {
@@ -487,10 +536,17 @@ impl Vmm {
 
     fn event(&mut self, event: Event) -> Option<End> {
         match event {
-            Event::Answered { ticket, result } => self.answered(ticket, result),
+            Event::Answered { ticket, result } => self.answered(ticket, result.map(|()| None)),
+            Event::Plugged { ticket, device } => self.answered(ticket, Ok(Some(device))),
             Event::Configured(new) => {
                 if let Slot::Up { config, .. } = &mut self.slot {
                     *config = Some(new);
+                }
+                None
+            }
+            Event::Forgotten => {
+                if let Slot::Up { config, .. } = &mut self.slot {
+                    *config = None;
                 }
                 None
             }
@@ -498,7 +554,11 @@ impl Vmm {
         }
     }
 
-    fn answered(&mut self, ticket: Ticket, result: Result<(), VmError>) -> Option<End> {
+    fn answered(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Option<PciDeviceInfo>, VmError>,
+    ) -> Option<End> {
         let Some(Pending {
             what,
             announce,
@@ -509,7 +569,7 @@ impl Vmm {
             warn!("an answer to a command that nobody gave: {ticket:?}");
             return None;
         };
-        let answer = result.map(|()| after.response());
+        let answer = result.map(|device| device.map_or_else(|| after.response(), Response::Device));
         let answer = answer.map_err(|source| ApiError::Vm { what, source });
         let mut end = None;
         if answer.is_ok() {

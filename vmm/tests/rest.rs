@@ -397,3 +397,43 @@ fn more_clients_than_there_is_room_for_wait() {
     drop(idle);
     late.join().unwrap().unwrap();
 }
+
+#[test]
+fn devices_are_added_and_removed() {
+    let running = Running::start();
+    let disk = r#"{"path":"/a","id":"data"}"#;
+    assert_eq!(running.refused("vm.add-disk", Some(disk)).0, 404);
+    running.create();
+    // Before the VM boots, that changes its configuration.
+    assert_eq!(running.put("vm.add-disk", Some(disk)).unwrap(), None);
+    assert_eq!(running.refused("vm.add-disk", Some(disk)).0, 409);
+    assert_eq!(running.refused("vm.add-disk", Some("{}")).0, 400);
+    let net = r#"{"tap":"t"}"#;
+    assert_eq!(running.put("vm.add-net", Some(net)).unwrap(), None);
+    let info = running.get("vm.info");
+    assert_eq!(info["config"]["disks"][0]["id"], "data");
+    let mac = info["config"]["net"][0]["mac"].as_str().unwrap().to_owned();
+    assert_eq!(mac.len(), 17);
+    let remove = |id: &str| format!(r#"{{"id":"{id}"}}"#);
+    let (status, messages) = running.refused("vm.remove-device", Some(&remove("other")));
+    assert_eq!(status, 404, "{messages:?}");
+    let (status, messages) = running.refused("vm.remove-device", Some(&remove("__rng")));
+    assert_eq!(status, 500, "{messages:?}");
+    let removed = running.put("vm.remove-device", Some(&remove("data")));
+    assert_eq!(removed.unwrap(), None);
+    assert_eq!(
+        running.get("vm.info")["config"]["disks"],
+        serde_json::Value::Null
+    );
+    running.done("vm.boot");
+    let info = running.get("vm.info");
+    let slots = serde_json::json!({ "_net0": 2, "__rng": 3 });
+    assert_eq!(info["config"]["pci_slots"], slots);
+    // A running machine decides itself, and says where the device is.
+    let answer = running.put("vm.add-disk", Some(disk)).unwrap().unwrap();
+    assert_eq!(answer, r#"{"id":"data","bdf":"0000:00:05.0"}"#);
+    let removed = running.put("vm.remove-device", Some(&remove("data")));
+    assert_eq!(removed.unwrap(), None);
+    let commands = running.control.commands();
+    assert_eq!(commands[1..], ["add-disk", "remove-device"]);
+}

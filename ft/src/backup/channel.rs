@@ -117,6 +117,14 @@ impl Backup {
         }
     }
 
+    /// Answers the primary's question about a device: what this host does not have, if anything.
+    pub fn answer_about_device(&mut self, id: u64, missing: Option<String>) {
+        if let Phase::Replaying = self.phase {
+            let missing = missing.unwrap_or_default();
+            self.link.send(&Message::DeviceAnswer(id, missing));
+        }
+    }
+
     /// Whether `transmit` has something.
     pub fn wants_to_write(&self) -> bool {
         !self.link.outbox.is_empty() || (self.ack_due && matches!(self.phase, Phase::Replaying))
@@ -149,6 +157,9 @@ impl Backup {
             (Phase::Verifying { .. } | Phase::Replaying, Message::Ping(echo)) => {
                 self.echo = echo;
                 self.ack_due = true;
+            }
+            (Phase::Replaying, Message::DeviceQuery(id, config)) => {
+                self.commands.push_back(Command::DeviceQuery { id, config });
             }
             (
                 Phase::Receiving | Phase::Verifying { .. } | Phase::Replaying,

@@ -47,6 +47,14 @@ pub enum Command {
         /// Where the machine must stand.
         position: Position,
     },
+    /// The primary wants to plug in a device of this configuration: look whether this host has what
+    /// it needs, and call `answer_about_device`.
+    DeviceQuery {
+        /// Names the question.
+        id: u64,
+        /// The device's configuration.
+        config: Vec<u8>,
+    },
     /// `replay` has something else to say than before.
     Replay,
     /// Send this datagram to the peer.

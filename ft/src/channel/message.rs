@@ -74,6 +74,11 @@ pub enum Message<'a> {
     DigestMismatch(Mismatch),
     /// An orderly end, with a text for people.
     Goodbye(GoodbyeReason, String),
+    /// Whether the backup's host has what a device of this configuration needs. The number names the
+    /// question.
+    DeviceQuery(u64, Vec<u8>),
+    /// What is missing, for people; nothing if nothing is.
+    DeviceAnswer(u64, String),
 }
 
 /// Why bytes are no message.
@@ -94,6 +99,9 @@ pub enum MessageError {
 }
 
 const MAX_GOODBYE_TEXT: usize = 256;
+const MAX_ANSWER_TEXT: usize = 480;
+/// The longest configuration of a device.
+pub(crate) const MAX_DEVICE_CONFIG: usize = 32 << 10;
 
 impl<'a> Message<'a> {
     /// The message in a frame.
@@ -131,6 +139,15 @@ impl<'a> Message<'a> {
                 };
                 Message::Goodbye(reason, from.text(MAX_GOODBYE_TEXT, "goodbye text")?)
             }
+            Kind::DeviceQuery => Message::DeviceQuery(
+                from.number("question")?,
+                from.bytes(MAX_DEVICE_CONFIG, "device's configuration")?
+                    .to_vec(),
+            ),
+            Kind::DeviceAnswer => Message::DeviceAnswer(
+                from.number("question")?,
+                from.text(MAX_ANSWER_TEXT, "answer about a device")?,
+            ),
         };
         from.finish("message")?;
         Ok(message)
@@ -190,6 +207,16 @@ impl<'a> Message<'a> {
                 });
                 put_bytes(&mut payload, cut(text, MAX_GOODBYE_TEXT));
                 Kind::Goodbye
+            }
+            Message::DeviceQuery(id, config) => {
+                put_number(&mut payload, *id);
+                put_bytes(&mut payload, config);
+                Kind::DeviceQuery
+            }
+            Message::DeviceAnswer(id, missing) => {
+                put_number(&mut payload, *id);
+                put_bytes(&mut payload, cut(missing, MAX_ANSWER_TEXT));
+                Kind::DeviceAnswer
             }
         };
         frame::seal(kind, &payload, out);
@@ -315,6 +342,16 @@ mod tests {
             &Message::Goodbye(GoodbyeReason::Shutdown, "so".into()),
             Kind::Goodbye,
             &[2, 2, b's', b'o'],
+        );
+        golden(
+            &Message::DeviceQuery(300, b"{}".to_vec()),
+            Kind::DeviceQuery,
+            &[0xac, 0x02, 2, b'{', b'}'],
+        );
+        golden(
+            &Message::DeviceAnswer(300, String::new()),
+            Kind::DeviceAnswer,
+            &[0xac, 0x02, 0],
         );
     }
 

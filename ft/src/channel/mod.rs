@@ -18,5 +18,6 @@ pub use clone::{
 };
 pub use heartbeat::{HEARTBEAT_BYTES, Heartbeat, HeartbeatError};
 pub use hello::{Hello, HelloError, PROTOCOL_VERSION, Role};
+pub(crate) use message::MAX_DEVICE_CONFIG;
 pub use message::{Ack, GoodbyeReason, Message, MessageError, Mismatch};
 pub use outbox::Outbox;

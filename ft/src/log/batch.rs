@@ -219,7 +219,7 @@ const _: () = assert!(
 
 #[cfg(test)]
 mod tests {
-    use machine::{Event, Input, Outcome, StreamEvent};
+    use machine::{DeviceSpec, Event, Input, Outcome, StreamEvent};
 
     use super::*;
     use crate::frame::FrameReader;
@@ -336,6 +336,13 @@ mod tests {
                 device: 5,
                 event: Event::Stream(StreamEvent::Lost),
             }),
+            Body::Input(Input::Plug {
+                device: 4,
+                spec: DeviceSpec::Rng,
+                config: b"{}".to_vec(),
+            }),
+            Body::Input(Input::Unplug { device: 4 }),
+            Body::Input(Input::Nmi),
             Body::Output(OutputMark::Console {
                 through: 301,
                 hash: 0x0102_0304_0506_0708,
@@ -378,7 +385,7 @@ mod tests {
         #[rustfmt::skip]
         let golden = [
             // Frame: marker and version, kind, length, checksum.
-            0xf1, 0x01, 0xb7, 0x01, 0xe7, 0xfe, 0xa8, 0xa6,
+            0xf1, 0x01, 0xc4, 0x01, 0xd4, 0x37, 0xd1, 0xb9,
             // First sequence number.
             0xe8, 0x07,
             // Watermark.
@@ -411,6 +418,10 @@ mod tests {
             0x0e, 0x01, 0x05, 4, 0x01,
             0x0e, 0x01, 0x05, 5, 0x01,
             0x0e, 0x01, 0x05, 6, 0x00,
+            // Plugged in, asked for, non-maskable interrupt.
+            0x0f, 0x01, 0x04, 0x01, 0x02, 0x02, b'{', b'}',
+            0x10, 0x01, 0x04,
+            0x11, 0x01,
             // Console output.
             0x40, 0x01, 0xad, 0x02, 8, 7, 6, 5, 4, 3, 2, 1,
             // Device output.

@@ -8,15 +8,18 @@
 //! guest's power-off (paper §3.1).
 
 use hypervisor::Position;
-use machine::{Event, Input, Outcome, Output, StreamEvent, Submission};
+use machine::{DeviceSpec, Event, Input, Outcome, Output, StreamEvent, Submission};
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
+use crate::channel::MAX_DEVICE_CONFIG;
 use crate::codec::{DecodeError, Decoder, put_bytes, put_number};
 
 /// The longest encoded body of an entry.
 pub const MAX_ENTRY_BYTES: usize = 128 << 10;
 /// The most frames in one entry.
 pub const MAX_FRAMES: usize = 1024;
+/// The longest description of a device.
+const MAX_DEVICE_BYTES: usize = 4 << 10;
 /// The most components in a digest.
 pub const MAX_COMPONENTS: usize = 128;
 /// The longest name of a component.
@@ -169,6 +172,9 @@ const DEVICE_EMITTED: u8 = 0x0B;
 const DEVICE_SIZE: u8 = 0x0C;
 const DEVICE_BALLOON: u8 = 0x0D;
 const DEVICE_STREAM: u8 = 0x0E;
+const PLUG: u8 = 0x0F;
+const UNPLUG: u8 = 0x10;
+const NMI: u8 = 0x11;
 const CONSOLE_OUTPUT: u8 = 0x40;
 const DEVICE_OUTPUT: u8 = 0x41;
 const DIGEST_HERE: u8 = 0x60;
@@ -188,6 +194,9 @@ impl Body {
             Body::Input(Input::ConsoleEmitted { .. }) => CONSOLE_EMITTED,
             Body::Input(Input::PowerButton) => POWER_BUTTON,
             Body::Input(Input::Reset) => RESET,
+            Body::Input(Input::Nmi) => NMI,
+            Body::Input(Input::Plug { .. }) => PLUG,
+            Body::Input(Input::Unplug { .. }) => UNPLUG,
             Body::Input(Input::Device { event, .. }) => match event {
                 Event::Data { .. } => DEVICE_DATA,
                 Event::Completed { .. } => DEVICE_COMPLETED,
@@ -214,7 +223,7 @@ impl Body {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             Body::Watermark
-            | Body::Input(Input::PowerButton | Input::Reset)
+            | Body::Input(Input::PowerButton | Input::Reset | Input::Nmi)
             | Body::Control(Control::Pause | Control::Resume | Control::PowerOff) => {}
             Body::Input(Input::Anchor { virtual_time, rate }) => {
                 put_number(out, *virtual_time);
@@ -226,6 +235,17 @@ impl Body {
                 put_number(out, *through);
                 out.extend_from_slice(&hash.to_le_bytes());
             }
+            Body::Input(Input::Plug {
+                device,
+                spec,
+                config,
+            }) => {
+                out.push(*device);
+                let spec = postcard::to_stdvec(spec).expect("plain data encodes");
+                put_bytes(out, &spec);
+                put_bytes(out, config);
+            }
+            Body::Input(Input::Unplug { device }) => out.push(*device),
             Body::Input(Input::Device { device, event }) => {
                 out.push(*device);
                 encode_event(event, out);
@@ -266,6 +286,17 @@ impl Body {
             DEVICE_DATA..=DEVICE_STREAM => Body::Input(Input::Device {
                 device: from.byte("device number")?,
                 event: decode_event(tag, from)?,
+            }),
+            NMI => Body::Input(Input::Nmi),
+            PLUG => Body::Input(Input::Plug {
+                device: from.byte("device number")?,
+                spec: decode_spec(from.bytes(MAX_DEVICE_BYTES, "device")?)?,
+                config: from
+                    .bytes(MAX_DEVICE_CONFIG, "device's configuration")?
+                    .to_vec(),
+            }),
+            UNPLUG => Body::Input(Input::Unplug {
+                device: from.byte("device number")?,
             }),
             DEVICE_OUTPUT => Body::Output(OutputMark::Device {
                 device: from.byte("device number")?,
@@ -309,6 +340,7 @@ impl Entry {
         size_of::<Entry>()
             + match &self.body {
                 Body::Input(Input::SerialInput(bytes)) => bytes.len(),
+                Body::Input(Input::Plug { config, .. }) => config.len(),
                 Body::Input(Input::Device { event, .. }) => match event {
                     Event::Data { bytes, .. } => bytes.len(),
                     Event::Frames(frames) => frames.iter().map(|f| f.len() + 32).sum(),
@@ -323,6 +355,14 @@ impl Entry {
                 _ => 0,
             }
     }
+}
+
+/// A device in the form of a machine's state. Its one encoding is the one that is read.
+fn decode_spec(bytes: &[u8]) -> Result<DeviceSpec, DecodeError> {
+    let spec: Option<DeviceSpec> = postcard::from_bytes(bytes).ok();
+    spec.filter(|spec| spec.validate().is_ok())
+        .filter(|spec| postcard::to_stdvec(spec).is_ok_and(|again| again == bytes))
+        .ok_or(DecodeError::Impossible { what: "device" })
 }
 
 fn encode_event(event: &Event, out: &mut Vec<u8>) {

@@ -6,7 +6,7 @@
 //! Invariant: a message takes effect as a whole or not at all, and from the moment the flag is
 //! asked none does (paper §2.3, §3.2).
 
-use super::{Command, LossReason, Phase, Primary};
+use super::{Command, LossReason, Phase, Primary, WrongPhase};
 use crate::Tick;
 use crate::channel::{Message, MessageError};
 use crate::failure_detector::FailureDetector;
@@ -38,6 +38,24 @@ impl Primary {
             }
         }
         self.settle(now);
+    }
+
+    /// Asks the backup whether its host has what a device of `config` needs; the answer is
+    /// `Command::DeviceAnswer` of that `id`. Only while there is a backup.
+    pub fn ask_about_device(&mut self, id: u64, config: Vec<u8>) -> Result<(), WrongPhase> {
+        match (&self.phase, &mut self.session) {
+            (
+                Phase::Protected {
+                    verified: true,
+                    yields: None,
+                },
+                Some(session),
+            ) => {
+                session.link.send(&Message::DeviceQuery(id, config));
+                Ok(())
+            }
+            _ => Err(WrongPhase(self.phase.name())),
+        }
     }
 
     /// Whether `transmit` has something.
@@ -207,6 +225,12 @@ impl Primary {
             }
             // It was on its way when the last entry was acknowledged.
             (Phase::HandedOver { .. }, Message::Ack(_)) => {}
+            (Phase::Protected { .. }, Message::DeviceAnswer(id, missing)) => {
+                let missing = Some(missing).filter(|text| !text.is_empty());
+                let answer = Command::DeviceAnswer { id, missing };
+                self.commands.push_back(answer);
+            }
+            (Phase::HandedOver { .. }, Message::DeviceAnswer(..)) => {}
             (Phase::Protected { .. } | Phase::HandedOver { .. }, Message::DigestMismatch(m)) => {
                 self.peer_lost(now, LossReason::Diverged(m));
             }

@@ -51,6 +51,13 @@ pub enum Command {
     StartClone,
     /// The peer verified the clone: there is a backup now.
     BackupReady,
+    /// The answer to [`super::Primary::ask_about_device`].
+    DeviceAnswer {
+        /// Which question.
+        id: u64,
+        /// What the backup's host does not have, for people.
+        missing: Option<String>,
+    },
     /// Ask `Arbiter::answer`, then call `on_answer`.
     Decide {
         /// The generation that is to end.

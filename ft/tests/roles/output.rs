@@ -1,6 +1,6 @@
 //! The output rule between the two roles.
 
-use ft::backup::Replay;
+use ft::backup::{self, Replay};
 use ft::channel::Message;
 use ft::primary::{self};
 use machine::Position;
@@ -92,4 +92,22 @@ fn an_acknowledgement_of_what_was_not_sent_is_refused() {
         None
     );
     assert!(pair.primary_said().contains(&a_claims()));
+}
+
+#[test]
+fn the_backup_is_asked_about_devices() {
+    let mut pair = Pair::protected();
+    let config = b"{}".to_vec();
+    pair.primary.ask_about_device(7, config.clone()).unwrap();
+    pair.exchange();
+    let asked = backup::Command::DeviceQuery { id: 7, config };
+    assert!(pair.said_by_backup.contains(&asked));
+    for missing in [Some("no such TAP device".to_owned()), None] {
+        pair.backup.answer_about_device(7, missing.clone());
+        pair.exchange();
+        let answer = primary::Command::DeviceAnswer { id: 7, missing };
+        assert!(pair.said_by_primary.contains(&answer));
+    }
+    pair.primary.on_disconnect(pair.now);
+    pair.primary.ask_about_device(8, Vec::new()).unwrap_err();
 }

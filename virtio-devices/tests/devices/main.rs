@@ -4,6 +4,7 @@ mod balloon;
 mod block;
 mod console;
 mod driver;
+mod ejection;
 mod net;
 mod rng;
 mod transport;

@@ -80,8 +80,18 @@ impl ApiError {
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
+            ApiError::Config(ConfigError::DuplicateId { .. })
+            | ApiError::Vm {
+                source: VmError::Config(ConfigError::DuplicateId { .. }),
+                ..
+            } => 409,
             ApiError::Config(_) | ApiError::WrongVerb { .. } | ApiError::Http { .. } => 400,
-            ApiError::VmNotCreated | ApiError::NoSuchEndpoint { .. } => 404,
+            ApiError::VmNotCreated
+            | ApiError::NoSuchEndpoint { .. }
+            | ApiError::Vm {
+                source: VmError::UnknownDevice { .. },
+                ..
+            } => 404,
             ApiError::VmAlreadyCreated
             | ApiError::VmNotBooted
             | ApiError::VmAlreadyBooted

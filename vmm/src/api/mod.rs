@@ -12,9 +12,11 @@ pub mod http;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{FtEnableConfig, FtOverrideConfig, FtReceiveConfig, ResizeConfig, VmConfig};
+use crate::config::{
+    FtEnableConfig, FtOverrideConfig, FtReceiveConfig, NewDevice, ResizeConfig, VmConfig,
+};
 use crate::control::Counters;
-use crate::status::{FtInfo, VmState};
+use crate::status::{FtInfo, PciDeviceInfo, VmState};
 
 pub use call::{ApiCall, ApiHandle, Reply};
 pub use error::ApiError;
@@ -48,6 +50,12 @@ pub enum Request {
     VmPowerButton,
     /// `vm.resize`
     VmResize(ResizeConfig),
+    /// `vm.nmi`
+    VmNmi,
+    /// `vm.add-disk`, `vm.add-net`
+    VmAddDevice(Box<NewDevice>),
+    /// `vm.remove-device`
+    VmRemoveDevice(RemoveDevice),
     /// `vm.ft-enable`
     FtEnable(FtEnableConfig),
     /// `vm.ft-receive`
@@ -60,6 +68,13 @@ pub enum Request {
     FtFailover,
     /// `vm.ft-override`
     FtOverride(FtOverrideConfig),
+}
+
+/// What `vm.remove-device` takes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoveDevice {
+    /// The device's name.
+    pub id: String,
 }
 
 /// What is answered.
@@ -75,6 +90,8 @@ pub enum Response {
     Info(Box<VmInfo>),
     /// To `vm.counters`.
     Counters(Counters),
+    /// To `vm.add-disk` and `vm.add-net` of a running VM.
+    Device(PciDeviceInfo),
     /// To `vm.ft-info`.
     Ft(FtInfo),
 }

@@ -123,6 +123,7 @@ impl VmParams {
                 .map(BalloonConfig::parse)
                 .transpose()?,
             ft: self.ft.as_deref().map(FtConfig::parse).transpose()?,
+            pci_slots: Default::default(),
             others: Default::default(),
         };
         config.validate()?;

@@ -226,6 +226,14 @@ pub enum ConfigError {
         /// The name.
         id: String,
     },
+    /// A slot that is not there, or is another device's.
+    #[error("device '{id}' cannot be in PCI slot {slot}: slots are 1 to 31, each for one device")]
+    Slot {
+        /// The device.
+        id: String,
+        /// The slot.
+        slot: u8,
+    },
     /// A name that is this program's own.
     #[error("the id '{id}' cannot be given: names beginning with '__' are for built-in devices")]
     ReservedId {

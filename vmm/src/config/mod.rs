@@ -34,7 +34,7 @@ pub use balloon::{BalloonConfig, ResizeConfig};
 pub use command_line::VmParams;
 pub use console::{ConsoleConfig, ConsoleMode};
 pub use cpus::{CpuTopology, CpusConfig};
-pub use devices::{Place, Planned};
+pub use devices::{NewDevice, Place, Planned, SLOTS, bdf};
 pub use disk::{DiskConfig, ImageType, LockGranularity};
 pub use error::ConfigError;
 pub use fence::Fence;
@@ -87,6 +87,9 @@ pub struct VmConfig {
     /// Fault tolerance: who this VM is, and who decides about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ft: Option<FtConfig>,
+    /// The slot of the PCI bus that each device has, by its name. Filled in when the VM boots.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pci_slots: BTreeMap<String, u8>,
     /// Every other field of the JSON text, kept so that `validate` can refuse what it must.
     #[serde(flatten, skip_serializing)]
     pub others: BTreeMap<String, serde_json::Value>,

@@ -7,7 +7,7 @@
 //! Invariant: requests are begun in the order in which they are given, one at a time, so that at most
 //! one is begun after the source has changed its mind. Several may be under way, because none that
 //! is given overlaps another; one that has to wait lets others pass. A backend that fails is a failed
-//! request, nothing more.
+//! request, nothing more. When the device has left its slot the thread ends, and with it the backend.
 
 use std::collections::VecDeque;
 use std::io;
@@ -141,7 +141,13 @@ impl RequestThread {
 
     /// Whether that is so by now.
     pub fn is_settled(&self) -> bool {
-        !self.shared.settle.load(Ordering::SeqCst)
+        !self.shared.settle.load(Ordering::SeqCst) || self.has_ended()
+    }
+
+    /// Whether the device is gone, and its backend too.
+    pub fn has_ended(&self) -> bool {
+        let thread = self.thread.as_ref();
+        thread.is_none_or(thread::JoinHandle::is_finished)
     }
 }
 
@@ -196,6 +202,10 @@ impl Shared {
                 backend.wait(bell, PATIENCE);
                 continue;
             };
+            if taken.request == Request::Detach {
+                self.busy.store(false, Ordering::SeqCst);
+                return;
+            }
             let request = &taken.request;
             let bytes = request.data_length() as u64 + request.answer_length();
             limiter.charge(bytes, 1);

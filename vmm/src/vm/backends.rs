@@ -6,7 +6,7 @@
 //! Invariant: only a live machine has backends; a backup opens nothing before it goes live. They
 //! take from the gate only what may leave, and are asked no more once the role is silenced.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -28,9 +28,11 @@ use super::inbox::{Completion, FrameSource, Inbox};
 use super::outlet::{History, Outlet};
 use super::primary_role::{SharedPrimary, lock};
 use super::reasons;
-use crate::config::{self, DiskConfig, NetConfig, Planned, VmConfig, VsockConfig};
+use crate::config::{
+    self, DiskConfig, NetConfig, Place, Planned, VmConfig, VsockConfig,
+};
 use crate::control::VmError;
-use crate::host::card::{Card, CardThread};
+use crate::host::card::{Card, CardThread, Receiving};
 use crate::host::clock;
 use crate::host::disk::{self, Disk, Takeover};
 use crate::host::entropy::Entropy;
@@ -42,13 +44,28 @@ use crate::host::unix_listener::{Claim, PathListener};
 use crate::host::vsock::{self, StreamBackend, StreamReceiver, StreamThread};
 use crate::status::Ptys;
 
-/// What the devices of a machine that is to be built have of this host: images, open and locked,
-/// and TAP devices.
-#[derive(Default)]
-pub struct Opened {
-    images: VecDeque<Box<dyn Image>>,
-    taps: VecDeque<Tap>,
+/// What a device has of this host.
+pub enum OpenedDevice {
+    /// A disk's image, locked.
+    Image(Box<dyn Image>),
+    /// A card's TAP device.
+    Tap(Tap),
+    /// Nothing that is opened beforehand.
+    Nothing,
 }
+
+impl std::fmt::Debug for OpenedDevice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            OpenedDevice::Image(_) => "Image",
+            OpenedDevice::Tap(_) => "Tap",
+            OpenedDevice::Nothing => "Nothing",
+        })
+    }
+}
+
+/// What the devices of a machine that is to be built have of this host, by slot.
+pub type Opened = BTreeMap<u8, OpenedDevice>;
 
 fn place(config: &DiskConfig) -> disk::Place {
     disk::Place {
@@ -58,50 +75,60 @@ fn place(config: &DiskConfig) -> disk::Place {
     }
 }
 
-/// The devices that `config` means, with what they need: an image says how large a disk is.
-pub fn prepare(config: &VmConfig) -> Result<(Vec<DeviceSpec>, Opened), VmError> {
-    let mut opened = Opened::default();
-    let mut specs = Vec::new();
-    for device in config.devices() {
-        specs.push(match device.planned {
-            Planned::Disk(config) => {
-                let image = place(config).open().map_err(|source| VmError::Because {
-                    what: "use a disk",
-                    source: Box::new(source),
-                })?;
-                let spec = disk_spec(config, &*image);
-                opened.images.push_back(image);
-                DeviceSpec::Block(spec)
-            }
-            Planned::Net(config) => {
-                let tap = open_tap(config).map_err(|source| VmError::Because {
-                    what: "use a network card's TAP device",
-                    source: Box::new(source),
-                })?;
-                opened.taps.push_back(tap);
-                DeviceSpec::Net(NetSpec {
-                    mac: mac_of(config, device.device).0,
-                    mtu: config.mtu,
-                    checksums: config.offload_csum,
-                    segments: config.offload_tso,
-                    fragments: config.offload_ufo,
-                    pairs: config.num_queues / 2,
-                    queue_size: config.queue_size,
-                })
-            }
-            Planned::Rng(_) => DeviceSpec::Rng,
-            Planned::Console(_) => DeviceSpec::Console,
-            Planned::Vsock(config) => DeviceSpec::Vsock(VsockSpec {
-                cid: config.cid.into(),
-            }),
-            Planned::Balloon(config) => DeviceSpec::Balloon(BalloonSpec {
+/// The devices that `config` means, in the order of their slots, with what they need.
+pub fn prepare(config: &VmConfig) -> Result<(Vec<(u8, DeviceSpec)>, Opened), VmError> {
+    let mut all = Opened::new();
+    let mut specs = BTreeMap::new();
+    for place in config.devices() {
+        let (spec, opened) = open_device(place.planned, place.device)?;
+        specs.insert(place.device, spec);
+        all.insert(place.device, opened);
+    }
+    Ok((specs.into_iter().collect(), all))
+}
+
+/// What the guest sees of a device, and what stands behind it: an image says how large a disk is.
+pub fn open_device(planned: Planned<'_>, slot: u8) -> Result<(DeviceSpec, OpenedDevice), VmError> {
+    Ok(match planned {
+        Planned::Disk(config) => {
+            let image = place(config).open().map_err(|source| VmError::Because {
+                what: "use a disk",
+                source: Box::new(source),
+            })?;
+            let spec = DeviceSpec::Block(disk_spec(config, &*image));
+            (spec, OpenedDevice::Image(image))
+        }
+        Planned::Net(config) => {
+            let tap = open_tap(config).map_err(|source| VmError::Because {
+                what: "use a network card's TAP device",
+                source: Box::new(source),
+            })?;
+            let spec = DeviceSpec::Net(NetSpec {
+                mac: mac_of(config, slot).0,
+                mtu: config.mtu,
+                checksums: config.offload_csum,
+                segments: config.offload_tso,
+                fragments: config.offload_ufo,
+                pairs: config.num_queues / 2,
+                queue_size: config.queue_size,
+            });
+            (spec, OpenedDevice::Tap(tap))
+        }
+        Planned::Rng(_) => (DeviceSpec::Rng, OpenedDevice::Nothing),
+        Planned::Console(_) => (DeviceSpec::Console, OpenedDevice::Nothing),
+        Planned::Vsock(config) => {
+            let cid = config.cid.into();
+            (DeviceSpec::Vsock(VsockSpec { cid }), OpenedDevice::Nothing)
+        }
+        Planned::Balloon(config) => {
+            let spec = BalloonSpec {
                 pages: (config.size / machine::PAGE_SIZE) as u32,
                 deflate_on_oom: config.deflate_on_oom,
                 reporting: config.free_page_reporting,
-            }),
-        });
-    }
-    Ok((specs, opened))
+            };
+            (DeviceSpec::Balloon(spec), OpenedDevice::Nothing)
+        }
+    })
 }
 
 /// The address of a card. One that was not given was chosen when the VM was created.
@@ -158,12 +185,28 @@ pub struct Around {
     pub bells: Arc<Bells>,
 }
 
+/// What carries out a device's requests.
+enum Backend {
+    Requests(RequestThread),
+    Card(CardThread),
+}
+
+impl Backend {
+    fn has_ended(&self) -> bool {
+        match self {
+            Backend::Requests(thread) => thread.has_ended(),
+            Backend::Card(thread) => thread.has_ended(),
+        }
+    }
+}
+
 /// The backends.
 pub struct Backends {
     consoles: Vec<Outlet>,
-    threads: Vec<RequestThread>,
-    _cards: Vec<CardThread>,
-    _receivers: Vec<Receiver>,
+    around: Around,
+    limits: Limits,
+    /// By slot. One whose device is gone ends by itself.
+    threads: BTreeMap<u8, Backend>,
     _streams: Vec<StreamThread>,
     counters: BTreeMap<String, Arc<DeviceCounters>>,
     /// Of a side that went live.
@@ -178,6 +221,14 @@ pub enum Start {
     /// This side goes live: images are opened when they may be, cards are announced, and what cannot
     /// be had fails the guest's requests.
     GoesLive(Inheritance),
+}
+
+/// With what one device begins.
+pub enum DeviceStart<'a> {
+    /// It is new, and this was opened for it.
+    Opened(OpenedDevice),
+    /// This side goes live.
+    TakenOver(&'a Inheritance, &'a Arc<Fence>),
 }
 
 /// What a side that goes live takes over.
@@ -201,7 +252,7 @@ impl Backends {
         let host = |what| move |source| VmError::Host { what, source };
         let (mut opened, inheritance) = match start {
             Start::New(opened) => (opened, None),
-            Start::GoesLive(inheritance) => (Opened::default(), Some(inheritance)),
+            Start::GoesLive(inheritance) => (Opened::new(), Some(inheritance)),
         };
         let history = match inheritance {
             Some(_) => History::Continues,
@@ -213,110 +264,188 @@ impl Backends {
         };
         let mut consoles = vec![console("__serial", Lane::Console, &config.serial)?];
         let fence = Arc::new(Fence::default());
-        let limits = Limits::new(config);
-        let (mut threads, mut cards, mut receivers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut streams = Vec::new();
-        let mut counters = BTreeMap::new();
-        for device in config.devices() {
-            let counted = match device.planned {
-                Planned::Disk(_) => Some(DeviceCounters::new(Counted::Disk)),
-                Planned::Net(_) => Some(DeviceCounters::new(Counted::Card)),
-                _ => None,
-            };
-            if let Some(counted) = &counted {
-                counters.insert(device.id.clone(), Arc::clone(counted));
-            }
-            let source = GatedRequests {
-                around: around.clone(),
-                counters: counted.clone(),
-                device: device.device,
-                is_awaited: matches!(device.planned, Planned::Disk(_) | Planned::Rng(_)),
-            };
-            let bell = around.bells.of(Lane::Device(device.device));
-            let thread = match device.planned {
-                Planned::Disk(config) => {
-                    let place = place(config);
-                    let disk = match (opened.images.pop_front(), &inheritance) {
-                        (None, Some(inheritance)) => {
-                            let takeover = inheritance.takeover(device.device, &fence);
-                            Disk::taken_over(place, takeover, Arc::clone(&bell))
-                        }
-                        (Some(image), _) => {
-                            Disk::with(place, image).map_err(host("wait for a disk"))?
-                        }
-                        // `prepare` opens one for each.
-                        (None, None) => Disk::gone(place),
-                    };
-                    RequestThread::start(&device.id, bell, source, disk, limits.of_disk(config))
-                }
-                Planned::Net(config) => {
-                    let tap = match opened.taps.pop_front() {
-                        Some(tap) => Some(tap),
-                        None => after_all(open_tap(config)),
-                    };
-                    if let Some(tap) = &tap
-                        && let Some(tap) = after_all(tap.try_clone())
-                    {
-                        let limiter = limits.of_card(config);
-                        let received = Received {
-                            inbox: Arc::clone(&around.inbox),
-                            device: device.device,
-                            counters: counted,
-                        };
-                        let receiver = Receiver::start(&device.id, tap, received, limiter);
-                        receivers.push(receiver.map_err(host("start a device's thread"))?);
-                    }
-                    let mut card = Card::new(tap);
-                    if inheritance.is_some() {
-                        card.announce(mac_of(config, device.device));
-                        around.inbox.tell_device(device.device, Event::Announce);
-                    }
-                    let card =
-                        CardThread::start(&device.id, bell, source, card, limits.of_card(config))
-                            .map_err(host("start a device's thread"))?;
-                    lock(&around.role).set_exit(Lane::Device(device.device), card.exit());
-                    cards.push(card);
-                    continue;
-                }
+        let mut backends = Backends {
+            consoles: Vec::new(),
+            around: around.clone(),
+            limits: Limits::new(config),
+            threads: BTreeMap::new(),
+            _streams: Vec::new(),
+            counters: BTreeMap::new(),
+            fence: None,
+            _fence_thread: None,
+        };
+        for place in config.devices() {
+            match place.planned {
                 Planned::Console(config) => {
-                    consoles.push(console(&device.id, Lane::Device(device.device), config)?);
-                    continue;
+                    let lane = Lane::Device(place.device);
+                    consoles.push(console(&place.id, lane, config)?);
                 }
-                Planned::Vsock(config) => {
-                    let name = format!("{}-in", device.id);
-                    let (backend, thread) =
-                        socket_device(&name, config, history, around, device.device)?;
-                    if inheritance.is_some() {
-                        let lost = Event::Stream(StreamEvent::Lost);
-                        around.inbox.tell_device(device.device, lost);
-                    }
-                    streams.push(thread);
-                    RequestThread::start(&device.id, bell, source, backend, RateLimiter::default())
+                Planned::Vsock(config) => backends.listen(&place, config, history)?,
+                _ => {
+                    let start = match &inheritance {
+                        Some(inheritance) => DeviceStart::TakenOver(inheritance, &fence),
+                        None => {
+                            let opened = opened.remove(&place.device);
+                            DeviceStart::Opened(opened.unwrap_or(OpenedDevice::Nothing))
+                        }
+                    };
+                    backends.attach(&place, start)?;
                 }
-                // It asks nothing of the host.
-                Planned::Balloon(_) => continue,
-                Planned::Rng(config) => {
-                    let limiter = RateLimiter::default();
-                    let entropy = Entropy::new(&config.src);
-                    RequestThread::start(&device.id, bell, source, entropy, limiter)
-                }
-            };
-            threads.push(thread.map_err(host("start a device's thread"))?);
+            }
         }
+        backends.consoles = consoles;
         let command = inheritance.as_ref().and_then(Inheritance::command);
-        let fence_thread = command
+        backends._fence_thread = command
             .map(|(command, variables)| FenceThread::start(Arc::clone(&fence), command, variables))
             .transpose()
             .map_err(host("start the thread that fences"))?;
-        Ok(Backends {
-            consoles,
-            threads,
-            _cards: cards,
-            _receivers: receivers,
-            _streams: streams,
-            counters,
-            fence: inheritance.map(|_| fence),
-            _fence_thread: fence_thread,
+        backends.fence = inheritance.map(|_| fence);
+        Ok(backends)
+    }
+
+    /// What a device's thread takes from.
+    fn source(&self, device: u8, planned: Planned<'_>) -> GatedRequests {
+        GatedRequests {
+            around: self.around.clone(),
+            counters: None,
+            device,
+            is_awaited: matches!(planned, Planned::Disk(_) | Planned::Rng(_)),
+        }
+    }
+
+    /// Starts the backend of a socket device.
+    fn listen(
+        &mut self,
+        place: &Place<'_>,
+        config: &VsockConfig,
+        history: History,
+    ) -> Result<(), VmError> {
+        let (device, around) = (place.device, &self.around);
+        let name = format!("{}-in", place.id);
+        let (backend, stream) = socket_device(&name, config, history, around, device)?;
+        if history == History::Continues {
+            let lost = Event::Stream(StreamEvent::Lost);
+            around.inbox.tell_device(device, lost);
+        }
+        let source = self.source(device, place.planned);
+        let bell = around.bells.of(Lane::Device(device));
+        let limiter = RateLimiter::default();
+        let thread = RequestThread::start(&place.id, bell, source, backend, limiter);
+        let thread = thread.map_err(|source| VmError::Host {
+            what: "start a device's thread",
+            source,
+        })?;
+        self._streams.push(stream);
+        self.threads.insert(device, Backend::Requests(thread));
+        Ok(())
+    }
+
+    /// Starts the backend of a disk, a network card or the source of random bytes; other devices
+    /// need none here.
+    pub fn attach(&mut self, place: &Place<'_>, start: DeviceStart<'_>) -> Result<(), VmError> {
+        let host = |what| move |source| VmError::Host { what, source };
+        let Place {
+            id,
+            device,
+            planned,
+        } = place;
+        let device = *device;
+        let counted = match planned {
+            Planned::Disk(_) => Some(DeviceCounters::new(Counted::Disk)),
+            Planned::Net(_) => Some(DeviceCounters::new(Counted::Card)),
+            _ => None,
+        };
+        let source = GatedRequests {
+            counters: counted.clone(),
+            ..self.source(device, *planned)
+        };
+        let (around, limits) = (&self.around, &self.limits);
+        let bell = around.bells.of(Lane::Device(device));
+        let thread = match planned {
+            Planned::Disk(config) => {
+                let place = self::place(config);
+                let disk = match start {
+                    DeviceStart::TakenOver(inheritance, fence) => {
+                        let takeover = inheritance.takeover(device, fence);
+                        Disk::taken_over(place, takeover, Arc::clone(&bell))
+                    }
+                    DeviceStart::Opened(OpenedDevice::Image(image)) => {
+                        Disk::with(place, image).map_err(host("wait for a disk"))?
+                    }
+                    // `open_device` opens one for each.
+                    DeviceStart::Opened(_) => Disk::gone(place),
+                };
+                let limiter = limits.of_disk(config);
+                RequestThread::start(id, bell, source, disk, limiter).map(Backend::Requests)
+            }
+            Planned::Net(config) => {
+                let (sends, receives) = (limits.of_card(config), limits.of_card(config));
+                let inbox = Arc::clone(&around.inbox);
+                let counters = counted.clone();
+                let name = id.clone();
+                let receive = move |tap: &Tap| {
+                    let received = Received {
+                        inbox: Arc::clone(&inbox),
+                        device,
+                        counters: counters.clone(),
+                    };
+                    receiver(&name, tap, received, receives.clone())
+                };
+                let card = match start {
+                    DeviceStart::Opened(OpenedDevice::Tap(tap)) => {
+                        let receiver = receive(&tap);
+                        Card::new(tap, receiver)
+                    }
+                    _ => {
+                        let mac = mac_of(config, device);
+                        let config = (*config).clone();
+                        let inbox = Arc::clone(&around.inbox);
+                        let open = move || {
+                            let tap = open_tap(&config)?;
+                            let receiver = receive(&tap);
+                            inbox.tell_device(device, Event::Announce);
+                            Ok((tap, receiver))
+                        };
+                        Card::waiting(mac, Box::new(open))
+                    }
+                };
+                CardThread::start(id, bell, source, card, sends).map(Backend::Card)
+            }
+            Planned::Rng(config) => {
+                let limiter = RateLimiter::default();
+                let entropy = Entropy::new(&config.src);
+                RequestThread::start(id, bell, source, entropy, limiter).map(Backend::Requests)
+            }
+            // They ask nothing of the host, or have other ends.
+            Planned::Balloon(_) | Planned::Console(_) | Planned::Vsock(_) => return Ok(()),
+        };
+        let thread = thread.map_err(host("start a device's thread"))?;
+        if let Backend::Card(card) = &thread {
+            lock(&around.role).set_exit(Lane::Device(device), card.exit());
+        }
+        self.threads.insert(device, thread);
+        self.counters
+            .extend(counted.map(|counted| (id.clone(), counted)));
+        Ok(())
+    }
+
+    /// Slots with backends: of devices that are there, or whose last requests are under way.
+    pub fn slots(&self) -> impl Iterator<Item = u8> + '_ {
+        let threads = self.threads.iter();
+        let running = threads.filter(|(_, thread)| !thread.has_ended());
+        running.map(|(slot, _)| *slot)
+    }
+
+    /// A device of this name counts no more.
+    pub fn forget(&mut self, id: &str) {
+        self.counters.remove(id);
+    }
+
+    fn request_threads(&self) -> impl Iterator<Item = &RequestThread> {
+        self.threads.values().filter_map(|backend| match backend {
+            Backend::Requests(thread) => Some(thread),
+            // Frames that are sent are nothing that must last.
+            Backend::Card(_) => None,
         })
     }
 
@@ -356,30 +485,28 @@ impl Backends {
 
     /// What was written so far is to survive the loss of this host.
     pub fn settle(&self) {
-        self.threads.iter().for_each(RequestThread::settle);
+        self.request_threads().for_each(RequestThread::settle);
     }
 
     /// Whether that is so by now.
     pub fn are_settled(&self) -> bool {
-        self.threads.iter().all(RequestThread::is_settled)
+        self.request_threads().all(RequestThread::is_settled)
     }
 }
 
 /// Who may be used how much.
-struct Limits<'a> {
-    groups: BTreeMap<&'a str, RateLimiter>,
+struct Limits {
+    groups: BTreeMap<String, RateLimiter>,
 }
 
-impl<'a> Limits<'a> {
-    fn new(config: &'a VmConfig) -> Self {
+impl Limits {
+    fn new(config: &VmConfig) -> Self {
         let groups = config.rate_limit_groups.iter().flatten();
         Limits {
             groups: groups
                 .map(|group| {
-                    (
-                        group.id.as_str(),
-                        RateLimiter::new(&group.rate_limiter_config),
-                    )
+                    let limiter = RateLimiter::new(&group.rate_limiter_config);
+                    (group.id.clone(), limiter)
                 })
                 .collect(),
         }
@@ -422,15 +549,6 @@ impl Inheritance {
             _ => None,
         }
     }
-}
-
-/// A side that goes live goes on without what it cannot have.
-fn after_all(tap: Result<Tap, TapError>) -> Option<Tap> {
-    tap.map_err(|error| {
-        let why = reasons::chain(&error).join(": ");
-        log::error!("a network card has no network: {why}");
-    })
-    .ok()
 }
 
 /// The host's side of a socket device. A side that goes live goes on without programs that connect
@@ -559,6 +677,19 @@ impl Drop for Receiver {
     fn drop(&mut self) {
         self.inbox.unwatch(self.device, &*self.reader);
     }
+}
+
+/// What receives for a card. Without that the card only sends.
+fn receiver(id: &str, tap: &Tap, received: Received, limiter: RateLimiter) -> Option<Receiving> {
+    let why = match tap.try_clone() {
+        Ok(tap) => match Receiver::start(id, tap, received, limiter) {
+            Ok(receiver) => return Some(Box::new(receiver)),
+            Err(error) => error.to_string(),
+        },
+        Err(error) => reasons::chain(&error).join(": "),
+    };
+    log::error!("network card '{id}' receives nothing: {why}");
+    None
 }
 
 /// A device's thread takes from here what may leave.

@@ -8,6 +8,7 @@
 //! carried out, whichever thread made the call. A clone becomes a machine on the vCPU thread, so
 //! heartbeats go on meanwhile (paper §2.3).
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use ft::Settings;
@@ -21,6 +22,7 @@ use machine::{Output, Position};
 
 use super::clone_in::{IncomingClone, WholeClone};
 use super::fencing::{self, Fencing};
+use super::hotplug;
 use super::inbox::Inbox;
 use super::reasons;
 use crate::config::{Fence, Lease};
@@ -88,6 +90,9 @@ pub struct BackupRole {
     /// How this host fences, if it has its own way; what came of that and the VM's.
     fence: Option<Fence>,
     fencing: Fencing,
+    /// Whether the images of devices that the primary asked about are seen to be locked, by the
+    /// devices' names.
+    looked_at: BTreeMap<String, bool>,
     arbiter: Option<ArbiterThread>,
     waker: Option<ChannelWaker>,
     datagrams: Vec<Vec<u8>>,
@@ -123,6 +128,7 @@ impl BackupRole {
                 lease,
                 fence,
                 fencing: Fencing::default(),
+                looked_at: BTreeMap::new(),
                 arbiter: None,
                 waker: None,
                 datagrams: Vec::new(),
@@ -195,6 +201,18 @@ impl BackupRole {
     /// Whether the last words to the primary are out, or never will be.
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// A device was plugged in.
+    pub fn plugged(&mut self, slot: u8, name: &str) {
+        if self.looked_at.remove(name) == Some(true) {
+            self.fencing.locked.insert(slot);
+        }
+    }
+
+    /// A device has left its slot.
+    pub fn detached(&mut self, slot: u8) {
+        self.fencing.locked.remove(&slot);
     }
 
     /// What a machine that stands at `at` does next.
@@ -308,6 +326,7 @@ impl BackupRole {
                     self.read_members(vm, generation);
                 }
                 Command::Replay => self.inbox.ring(),
+                Command::DeviceQuery { id, config } => self.look_for_device(id, config),
                 Command::Heartbeat(datagram) => self.datagrams.push(datagram.to_vec()),
                 Command::PrimaryLost(reason) => {
                     self.lost_at = clock::monotonic_ns();
@@ -406,6 +425,33 @@ impl BackupRole {
                     .backup
                     .refuse(&format!("cannot start a thread for the arbiter: {error}")),
             }
+        }
+    }
+
+    fn look_for_device(&mut self, id: u64, config: Vec<u8>) {
+        let me = self.me.clone();
+        let fence = self.fence.clone().or_else(|| {
+            let agreed = self.fencing.fence.clone();
+            agreed.filter(|fence| *fence == Fence::None)
+        });
+        let looks = hotplug::look_for(config, fence, move |found| {
+            if let Some(role) = me.upgrade() {
+                let mut role = lock(&role);
+                let missing = match found {
+                    Ok((name, is_locked)) => {
+                        role.looked_at.insert(name, is_locked);
+                        None
+                    }
+                    Err(missing) => Some(missing),
+                };
+                role.backup.answer_about_device(id, missing);
+                role.wake_channel();
+            }
+        });
+        if let Err(error) = looks {
+            let why = format!("it cannot look: {error}");
+            self.backup.answer_about_device(id, Some(why));
+            self.wake_channel();
         }
     }
 

@@ -128,6 +128,9 @@ impl IncomingClone {
                 state: state.cpu.profile,
             });
         }
+        // A device that was ejected while the clone was made is in its configuration only.
+        let mut config = config;
+        config.retain_slots(&state.virtio.iter().map(|device| device.device).collect());
         Ok(WholeClone {
             config,
             state,

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use block::{Format, ImageError, ImageFile, OpenOptions};
 
 use super::reasons;
-use crate::config::{DiskConfig, Fence, Planned, VmConfig};
+use crate::config::{DiskConfig, Fence, NetConfig, Planned, VmConfig};
 
 /// What was found out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,8 +35,13 @@ pub fn judge(config: &VmConfig, own: Option<&Fence>) -> Result<Fencing, String> 
     let mut problems = Vec::new();
     let mut has_writable = false;
     for device in config.devices() {
-        let Planned::Disk(disk) = device.planned else {
-            continue;
+        let disk = match device.planned {
+            Planned::Disk(disk) => disk,
+            Planned::Net(net) => {
+                problems.extend(missing_tap(net));
+                continue;
+            }
+            _ => continue,
         };
         has_writable |= !disk.readonly;
         match look(disk) {
@@ -67,6 +72,13 @@ pub fn judge(config: &VmConfig, own: Option<&Fence>) -> Result<Fencing, String> 
     } else {
         Err(problems.join(", "))
     }
+}
+
+/// What this host does not have of what a card needs. A TAP device with an address is made and set
+/// up when it is needed.
+fn missing_tap(net: &NetConfig) -> Option<String> {
+    let is_made = net.ip.is_some() || net.fds.is_some();
+    net_util::missing_tap(net.tap.as_deref().filter(|_| !is_made)?)
 }
 
 /// What an image looks like from here while another host uses it.

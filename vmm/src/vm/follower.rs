@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ft::backup::{HaltReason, Replay};
 use ft::log::{Body, Control, Entry};
-use machine::{Exit, Input, Machine, Position};
+use machine::{Exit, Input, Machine, Output, Position, Request};
 
 use super::backup_role::{Over, Promotion, ReceivedClone, SharedBackup, lock};
 use super::digest_thread::DigestThread;
@@ -22,7 +22,7 @@ use super::digests;
 use super::pacing::SliceLength;
 use super::parts::Parts;
 use super::reasons;
-use crate::config::VmConfig;
+use crate::config::{NewDevice, VmConfig};
 use crate::control::{Command, Event, Ticket, VmError};
 use crate::host::clock;
 use crate::status::VmState;
@@ -193,9 +193,8 @@ impl Follower {
                     self.shutdown = Some(ticket);
                     continue;
                 }
-                let state = self.parts.board.state();
                 let command = command.name();
-                let refusal = VmError::WrongState { state, command };
+                let refusal = VmError::OnBackup { command };
                 self.parts.answer(ticket, Err(refusal));
             }
             let at = self.machine.position();
@@ -237,6 +236,37 @@ impl Follower {
             let mut role = lock(&self.role);
             outputs.iter().for_each(|output| role.own_output(output));
         }
+        for output in outputs {
+            if let Output::Device { submission, .. } = output
+                && submission.request == Request::Detach
+                && let Some(place) = self.config.device_in(submission.device)
+            {
+                let id = place.id;
+                self.config.remove_device(&id);
+                lock(&self.role).detached(submission.device);
+                self.parts
+                    .events
+                    .send(Event::Configured(self.config.clone()));
+            }
+        }
+    }
+
+    /// A device was plugged in: this side knows what to open if it goes live.
+    fn plugged(&mut self, slot: u8, config: &[u8]) {
+        match NewDevice::from_json(config) {
+            Ok(device) => {
+                let name = device.id().cloned().unwrap_or_default();
+                lock(&self.role).plugged(slot, &name);
+                self.config.add_device(device, Some(slot));
+                self.parts
+                    .events
+                    .send(Event::Configured(self.config.clone()));
+            }
+            Err(error) => {
+                log::error!("a new device: {}", reasons::chain(&error).join(": "));
+                lock(&self.role).replay_failed("device configuration");
+            }
+        }
     }
 
     fn apply(&mut self, entry: Entry) {
@@ -253,6 +283,9 @@ impl Follower {
                     self.parts.events.send(Event::Configured(told));
                 }
                 self.machine.apply(&input);
+                if let Input::Plug { device, config, .. } = &input {
+                    self.plugged(*device, config);
+                }
                 self.report_outputs();
             }
             Body::DigestHere { id } => {

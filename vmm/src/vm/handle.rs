@@ -130,7 +130,7 @@ impl MachineHandle {
 /// A machine at position 0.
 fn new_machine(
     config: &VmConfig,
-    devices: Vec<DeviceSpec>,
+    devices: Vec<(u8, DeviceSpec)>,
     options: &MachineOptions,
 ) -> Result<Machine, VmError> {
     let payload = config

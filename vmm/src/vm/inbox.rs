@@ -20,6 +20,7 @@ use machine::{Event, Lane, Outcome, StreamEvent};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::backup_role::ReceivedClone;
+use super::hotplug::Prepared;
 use crate::control::{Command, Ticket};
 use crate::host::sleeper::Sleeper;
 
@@ -56,6 +57,10 @@ pub struct Mail {
     pub clone: Option<Box<ReceivedClone>>,
     /// Values of digests, by number.
     pub digests: Vec<(u64, Vec<ComponentDigest>)>,
+    /// Devices that can be plugged in, or cannot.
+    pub prepared: Vec<Prepared>,
+    /// The backup's answers about devices, by number: what its host does not have.
+    pub device_answers: Vec<(u64, Option<String>)>,
 }
 
 /// What waits of a stream of a device.
@@ -282,6 +287,22 @@ impl Inbox {
         self.tell(contents);
     }
 
+    /// The host side of a device that is to be added is there, or cannot be had.
+    pub fn prepared(&self, prepared: Prepared) {
+        let mut contents = self.lock();
+        if !contents.closed {
+            contents.mail.prepared.push(prepared);
+            self.tell(contents);
+        }
+    }
+
+    /// The backup has answered a question about a device.
+    pub fn answered_about_device(&self, id: u64, missing: Option<String>) {
+        let mut contents = self.lock();
+        contents.mail.device_answers.push((id, missing));
+        self.tell(contents);
+    }
+
     /// A clone is here.
     pub fn cloned(&self, clone: Box<ReceivedClone>) {
         let mut contents = self.lock();
@@ -339,6 +360,8 @@ impl Inbox {
             commands: std::mem::take(&mut mail.commands),
             clone: mail.clone.take(),
             digests: std::mem::take(&mut mail.digests),
+            prepared: std::mem::take(&mut mail.prepared),
+            device_answers: std::mem::take(&mut mail.device_answers),
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ft::log::{Body, ComponentDigest, Control, EndReason, Entry};
 use ft::primary::AppendError;
-use machine::{HashJob, Input, Machine, Position};
+use machine::{HashJob, Input, Machine, Output, Position, Request};
 
 use super::digest_thread::DigestThread;
 use super::digests;
@@ -38,6 +38,8 @@ pub struct Journal {
     digest_at: u64,
     digest_position: Position,
     digest_id: u64,
+    /// Devices that have left their slots, with the entries that say so.
+    detached: Vec<(u64, u8)>,
 }
 
 impl Journal {
@@ -60,6 +62,7 @@ impl Journal {
             digest_at: now,
             digest_position: at,
             digest_id: 0,
+            detached: Vec::new(),
         })
     }
 
@@ -85,15 +88,30 @@ impl Journal {
         if outputs.is_empty() {
             return Ok(());
         }
+        let leaving = |output: &Output| match output {
+            Output::Device { submission, .. } if submission.request == Request::Detach => {
+                Some(submission.device)
+            }
+            _ => None,
+        };
+        let detached: Vec<_> = outputs.iter().map(leaving).collect();
         let mut exits = Vec::new();
         let entries = lock(&self.role).append_outputs(now, outputs, &mut exits);
         for exit in exits {
             exit.let_out();
         }
-        for entry in &entries? {
+        for (entry, detached) in entries?.iter().zip(detached) {
             self.record(now, entry);
+            let seq = entry.seq;
+            self.detached.extend(detached.map(|device| (seq, device)));
         }
         Ok(())
+    }
+
+    /// The devices that have left their slots since this was last asked, with the entries that say
+    /// so.
+    pub fn detached(&mut self) -> Vec<(u64, u8)> {
+        std::mem::take(&mut self.detached)
     }
 
     /// Appends an input and applies it; its entry's sequence number.

@@ -18,20 +18,23 @@ use ft::primary::AppendError;
 use machine::{Exit, Input, Lane, Machine, Position, StreamEvent};
 use thiserror::Error;
 
-use super::backends::Backends;
+use super::backends::{Backends, DeviceStart};
 use super::brake;
 use super::clone_out::{CloneSender, Progress};
 use super::digests;
-use super::inbox::Completion;
+use super::hotplug::{Addition, Hotplug};
+use super::inbox::{Completion, Mail};
 use super::journal::Journal;
 use super::pacing::{Pacer, SliceLength};
 use super::pairing;
 use super::parts::Parts;
 use super::primary_role::{Over, PrimaryRole, SharedPrimary, lock};
-use crate::config::{FtConfig, FtEnableConfig, ResizeConfig, VmConfig};
+use crate::config::{
+    FtConfig, FtEnableConfig, NewDevice, Place, Planned, ResizeConfig, VmConfig, bdf,
+};
 use crate::control::{Command, Event, Ticket, VmError};
 use crate::host::clock;
-use crate::status::VmState;
+use crate::status::{PciDeviceInfo, VmState};
 
 const MILLISECOND: u64 = 1_000_000;
 /// Counts of emitted bytes are logged this often at most (host ns).
@@ -67,6 +70,17 @@ pub enum LiveEnd {
 #[derive(Debug, Error)]
 #[error("{0}")]
 struct NotHandedOver(String);
+
+/// What somebody is told when it cannot be undone by a failover any more.
+#[derive(Debug)]
+enum Promise {
+    /// A command is done.
+    Done(Ticket),
+    /// A device was plugged in.
+    Plugged(Ticket, PciDeviceInfo),
+    /// The VM has other devices than before.
+    Configured(Box<VmConfig>),
+}
 
 /// What a live machine begins with.
 pub struct Beginning {
@@ -104,7 +118,8 @@ pub struct Live {
     /// Since when (host ns).
     idle_since: u64,
     /// Commands that are done, with the entries that must be safe before anybody is told.
-    promises: VecDeque<(u64, Ticket)>,
+    promises: VecDeque<(u64, Promise)>,
+    hotplug: Hotplug,
     clone: Option<CloneSender>,
     emitted_at: u64,
     /// Power off first of all, and tell whoever waits for that.
@@ -142,6 +157,7 @@ impl Live {
             idle: None,
             idle_since: 0,
             promises: VecDeque::new(),
+            hotplug: Hotplug::default(),
             clone: None,
             emitted_at: 0,
             handing_over: None,
@@ -175,13 +191,21 @@ impl Live {
         }
         if !matches!(end, LiveEnd::Off(_)) {
             let waiting = self.ending.take().unwrap_or_default().into_iter();
-            let promised = self.promises.drain(..).map(|(_, ticket)| ticket);
+            let promised = self.promises.drain(..);
+            let promised = promised.filter_map(|(_, promise)| match promise {
+                Promise::Done(ticket) | Promise::Plugged(ticket, _) => Some(ticket),
+                Promise::Configured(_) => None,
+            });
             for ticket in waiting.chain(promised) {
                 self.parts.answer(ticket, Err(VmError::Gone));
             }
         }
+        for ticket in self.hotplug.end() {
+            self.parts.answer(ticket, Err(VmError::Gone));
+        }
         match &end {
             LiveEnd::Off(_) => {
+                self.forget_leaving();
                 self.parts.board.set_state(VmState::Shutdown);
                 self.backends.flush(&self.machine, LAST_WORDS);
             }
@@ -201,17 +225,35 @@ impl Live {
 
     /// One look at the world, and then one slice, or some sleep.
     fn turn(&mut self) -> Result<Option<LiveEnd>, AppendError> {
-        let mail = self.parts.inbox.take();
-        if mail.stop {
+        let Mail {
+            stop,
+            commands,
+            digests,
+            prepared,
+            device_answers,
+            clone: _,
+        } = self.parts.inbox.take();
+        if stop {
             return Ok(Some(LiveEnd::Stopped));
         }
         if let Some(ticket) = self.shutdown.take() {
             self.power_off(vec![ticket])?;
         }
-        for (ticket, command) in mail.commands {
+        for (ticket, command) in commands {
             self.obey(ticket, command)?;
         }
-        self.log_digests(mail.digests)?;
+        self.log_digests(digests)?;
+        let mut errors: Vec<_> = prepared
+            .into_iter()
+            .map(|prepared| self.hotplug.prepared(prepared))
+            .collect();
+        let answers = device_answers.into_iter();
+        errors.extend(answers.map(|(id, missing)| self.hotplug.answered(id, missing)));
+        for (ticket, error) in errors.into_iter().flatten() {
+            self.parts.answer(ticket, Err(error));
+        }
+        self.plug_what_may_be()?;
+        self.forget_detached();
         let (may_run, is_pairing, wants_clone) = {
             let role = lock(&self.role);
             if let Some(over) = role.over() {
@@ -406,11 +448,17 @@ impl Live {
 
     /// Tells whose commands are done and cannot be undone by a failover any more.
     fn keep_promises(&mut self) {
-        while let Some((seq, ticket)) = self.promises.front().copied()
-            && lock(&self.role).is_promise(clock::monotonic_ns(), seq)
+        while let Some((seq, _)) = self.promises.front()
+            && lock(&self.role).is_promise(clock::monotonic_ns(), *seq)
+            && let Some((_, promise)) = self.promises.pop_front()
         {
-            self.promises.pop_front();
-            self.parts.answer(ticket, Ok(()));
+            match promise {
+                Promise::Done(ticket) => self.parts.answer(ticket, Ok(())),
+                Promise::Plugged(ticket, device) => {
+                    self.parts.events.send(Event::Plugged { ticket, device });
+                }
+                Promise::Configured(config) => self.parts.events.send(Event::Configured(config)),
+            }
         }
     }
 
@@ -596,6 +644,18 @@ impl Live {
                     return Ok(());
                 }
             },
+            Command::Nmi if is_up => self.input(Input::Nmi),
+            Command::AddDevice(device) if is_up => {
+                self.add_device(ticket, *device);
+                return Ok(());
+            }
+            Command::RemoveDevice(id) if is_up => match self.removable(&id) {
+                Ok(device) => self.input(Input::Unplug { device }),
+                Err(error) => {
+                    self.parts.answer(ticket, Err(error));
+                    return Ok(());
+                }
+            },
             other => {
                 let result = match other {
                     Command::FtEnable(config) => self.protect(&config),
@@ -607,10 +667,125 @@ impl Live {
             }
         };
         match logged {
-            Ok(seq) => self.promises.push_back((seq, ticket)),
+            Ok(seq) => self.promises.push_back((seq, Promise::Done(ticket))),
             Err(_) => self.parts.answer(ticket, Err(VmError::Gone)),
         }
         logged.map(|_| ())
+    }
+
+    // --- Hot-plug.
+
+    fn add_device(&mut self, ticket: Ticket, device: NewDevice) {
+        let here = (&self.machine, &self.backends);
+        let inbox = &self.parts.inbox;
+        let begun = self
+            .hotplug
+            .begin((ticket, device), &self.config, here, inbox);
+        if let Err(error) = begun {
+            self.parts.answer(ticket, Err(error));
+        }
+    }
+
+    /// The number of a device that can be removed.
+    fn removable(&self, id: &str) -> Result<u8, VmError> {
+        let places = self.config.devices();
+        let id = id.to_owned();
+        match places.iter().find(|place| place.id == id) {
+            None => Err(VmError::UnknownDevice { id }),
+            Some(Place {
+                planned: Planned::Disk(_) | Planned::Net(_),
+                device,
+                ..
+            }) => Ok(*device),
+            Some(_) => Err(VmError::NotRemovable { id }),
+        }
+    }
+
+    /// Plugs in what every host has.
+    fn plug_what_may_be(&mut self) -> Result<(), AppendError> {
+        while self.ending.is_none() {
+            let next = self.hotplug.next(&mut lock(&self.role));
+            match next {
+                Some(addition) => self.plug(addition)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn plug(&mut self, addition: Addition) -> Result<(), AppendError> {
+        let Addition {
+            ticket,
+            device,
+            slot,
+            spec,
+            opened,
+        } = addition;
+        let id = device.id().cloned().unwrap_or_default();
+        let place = Place {
+            id: id.clone(),
+            device: slot,
+            planned: device.planned(),
+        };
+        if let Err(error) = self.backends.attach(&place, DeviceStart::Opened(opened)) {
+            self.parts.answer(ticket, Err(error));
+            return Ok(());
+        }
+        let logged = self.input(Input::Plug {
+            device: slot,
+            spec,
+            config: device.to_json(),
+        });
+        let seq = match logged {
+            Ok(seq) => seq,
+            Err(error) => {
+                self.parts.answer(ticket, Err(VmError::Gone));
+                return Err(error);
+            }
+        };
+        self.config.add_device(device, Some(slot));
+        self.parts.board.set_counters(self.backends.counters());
+        let bdf = bdf(slot);
+        log::info!("device '{id}' was plugged in at {bdf}");
+        let configured = Promise::Configured(self.config.clone());
+        self.promises.push_back((seq, configured));
+        let plugged = Promise::Plugged(ticket, PciDeviceInfo { id, bdf });
+        self.promises.push_back((seq, plugged));
+        Ok(())
+    }
+
+    /// What has left its slot is no part of the VM any more.
+    fn forget_detached(&mut self) {
+        for (seq, slot) in self.journal.detached() {
+            let Some(place) = self.config.device_in(slot) else {
+                continue;
+            };
+            let id = place.id;
+            log::info!("device '{id}' has left {}", bdf(slot));
+            self.config.remove_device(&id);
+            self.backends.forget(&id);
+            self.parts.board.set_counters(self.backends.counters());
+            // Nobody is left to receive them.
+            self.parts.inbox.frames(slot, usize::MAX);
+            let configured = Promise::Configured(self.config.clone());
+            self.promises.push_back((seq, configured));
+        }
+    }
+
+    /// The VM is off: what the guest was asked to give up does not come back at its next boot.
+    fn forget_leaving(&mut self) {
+        let leaving: Vec<u8> = self.machine.leaving_devices().collect();
+        if leaving.is_empty() {
+            return;
+        }
+        for slot in leaving {
+            if let Some(place) = self.config.device_in(slot) {
+                let id = place.id;
+                self.config.remove_device(&id);
+            }
+        }
+        let config = self.config.clone();
+        self.parts.events.send(Event::Configured(config));
     }
 
     /// Begins to hand the VM over.

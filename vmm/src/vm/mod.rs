@@ -32,6 +32,7 @@ mod digests;
 mod fencing;
 mod follower;
 mod hold_times;
+mod hotplug;
 mod inbox;
 mod journal;
 mod listener;

@@ -288,6 +288,19 @@ impl PrimaryRole {
         self.over.is_none() && matches!(self.phase(), "handing over" | "claiming")
     }
 
+    /// The generation in which a verified backup follows now.
+    pub fn backup(&self) -> Option<Generation> {
+        let follows = self.over.is_none() && self.phase() == "protected";
+        self.primary.generation().filter(|_| follows)
+    }
+
+    /// Asks the backup whether its host has what a device needs. The answer goes to the inbox.
+    pub fn ask_about_device(&mut self, id: u64, config: Vec<u8>) -> Result<(), WrongPhase> {
+        self.primary.ask_about_device(id, config)?;
+        self.wake_channel();
+        Ok(())
+    }
+
     /// Whether a pairing is being made.
     pub fn is_pairing(&self) -> bool {
         self.connecting
@@ -512,6 +525,9 @@ impl PrimaryRole {
             match command {
                 Command::StallVcpu | Command::RunVcpu | Command::BackupReady => {
                     self.around.inbox.ring();
+                }
+                Command::DeviceAnswer { id, missing } => {
+                    self.around.inbox.answered_about_device(id, missing);
                 }
                 Command::OutputsReady(lane) => self.outputs_ready(lane),
                 Command::Heartbeat(datagram) => self.datagrams.push(datagram.to_vec()),

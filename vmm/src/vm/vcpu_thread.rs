@@ -171,7 +171,11 @@ fn receive(parts: &Arc<Parts>) -> End {
             continue;
         };
         match follower::follow(*clone, parts) {
-            Followed::Again => parts.board.set_state(VmState::Created),
+            Followed::Again => {
+                parts.board.set_state(VmState::Created);
+                parts.board.set_memory(0);
+                parts.events.send(Event::Forgotten);
+            }
             Followed::Live(live) => return go_live(parts, *live),
             Followed::PowerOff => {
                 parts.board.set_state(VmState::Shutdown);

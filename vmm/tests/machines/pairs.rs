@@ -1,6 +1,6 @@
 //! Pairs, and what they survive.
 
-use vmm::api::Request;
+use vmm::api::{ApiError, Request, Response};
 use vmm::config::{FtEnableConfig, Lease};
 use vmm::host::clock;
 use vmm::status::{FtRole, FtState, VmState};
@@ -41,9 +41,18 @@ fn a_guest_outlives_its_backups() {
     }
     // Switched off in order.
     let backup = site.protect(&primary);
+    let Response::Info(shown) = backup.ask(Request::VmInfo) else {
+        panic!("it knows what it follows");
+    };
+    assert_eq!(shown.memory_actual_size, 32 << 20);
     primary.ask(Request::FtDisable);
     primary.wait_for(FtState::Unprotected);
     backup.wait_for(FtState::Receiving);
+    // What it would have become is nothing that it shows any more.
+    wait_until("the clone is forgotten", || {
+        let info = backup.try_ask(Request::VmInfo);
+        matches!(info, Err(ApiError::VmReceiving))
+    });
     primary.wait_for_lines(20);
     assert_one_history(&primary.shown(), 1);
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 
 use vmm::config::{FtReceiveConfig, Lease, VmConfig, VmId};
 use vmm::control::{Command, Event, EventSender, Stop, Ticket, Vm, VmError, VmFactory};
-use vmm::status::{FtRole, FtState, VmState, VmStatus};
+use vmm::status::{FtRole, FtState, PciDeviceInfo, VmState, VmStatus};
 
 /// What a test and the machine share.
 #[derive(Clone, Default)]
@@ -102,6 +102,13 @@ impl Control {
     }
 
     fn obey(&self, ticket: Ticket, command: &Command) {
+        if let Command::AddDevice(device) = command {
+            let device = PciDeviceInfo {
+                id: device.id().cloned().unwrap_or_default(),
+                bdf: vmm::config::bdf(5),
+            };
+            return self.send(Event::Plugged { ticket, device });
+        }
         let result = self.with(|shared| {
             let status = &mut shared.status;
             let wrong = || {

@@ -11,6 +11,7 @@ mod determinism;
 mod disk;
 mod fencing;
 mod footprint;
+mod hotplug;
 mod net;
 mod pair;
 mod peers;

@@ -16,6 +16,7 @@ pub(super) fn encode(answer: &Result<Response, ApiError>) -> Vec<u8> {
         Ok(Response::Ping(ping)) => json(ping),
         Ok(Response::Info(info)) => json(info),
         Ok(Response::Counters(counters)) => json(counters),
+        Ok(Response::Device(device)) => json(device),
         Ok(Response::Ft(info)) => json(info),
         Err(error) => (error.status(), Some(json_text(&error.chain()))),
     };

@@ -9,7 +9,7 @@ use dbs_uhttp::Method;
 use serde::de::DeserializeOwned;
 
 use crate::api::{ApiError, Request};
-use crate::config::{ConfigError, VmConfig};
+use crate::config::{ConfigError, NewDevice, VmConfig};
 
 /// The root of all paths.
 const ROOT: &str = "/api/v1/";
@@ -17,7 +17,7 @@ const ROOT: &str = "/api/v1/";
 type Read = fn(&[u8]) -> Result<Request, ConfigError>;
 
 /// Name, verb, and how the body becomes a request.
-const ENDPOINTS: [(&str, Method, Read); 19] = [
+const ENDPOINTS: [(&str, Method, Read); 23] = [
     ("vmm.ping", Method::Get, |_| Ok(Request::VmmPing)),
     ("vmm.shutdown", Method::Put, |_| Ok(Request::VmmShutdown)),
     ("vm.info", Method::Get, |_| Ok(Request::VmInfo)),
@@ -37,6 +37,16 @@ const ENDPOINTS: [(&str, Method, Read); 19] = [
     ("vm.resize", Method::Put, |body| {
         Ok(Request::VmResize(json(body)?))
     }),
+    ("vm.nmi", Method::Put, |_| Ok(Request::VmNmi)),
+    ("vm.add-disk", Method::Put, |body| {
+        add_device(NewDevice::Disk(json(body)?))
+    }),
+    ("vm.add-net", Method::Put, |body| {
+        add_device(NewDevice::Net(json(body)?))
+    }),
+    ("vm.remove-device", Method::Put, |body| {
+        Ok(Request::VmRemoveDevice(json(body)?))
+    }),
     ("vm.ft-enable", Method::Put, |body| {
         Ok(Request::FtEnable(json(body)?))
     }),
@@ -52,20 +62,16 @@ const ENDPOINTS: [(&str, Method, Read); 19] = [
 ];
 
 /// Endpoints of Cloud Hypervisor that are not there yet.
-const LATER: [&str; 21] = [
+const LATER: [&str; 17] = [
     "vm.add-device",
-    "vm.add-disk",
     "vm.add-fs",
     "vm.add-generic-vhost-user",
-    "vm.add-net",
     "vm.add-pmem",
     "vm.add-user-device",
     "vm.add-vdpa",
     "vm.add-vsock",
     "vm.coredump",
-    "vm.nmi",
     "vm.receive-migration",
-    "vm.remove-device",
     "vm.resize-disk",
     "vm.resize-zone",
     "vm.restore",
@@ -75,6 +81,11 @@ const LATER: [&str; 21] = [
     "vm.migration-progress",
     "vm.cancel-migration",
 ];
+
+fn add_device(device: NewDevice) -> Result<Request, ConfigError> {
+    device.validate()?;
+    Ok(Request::VmAddDevice(Box::new(device)))
+}
 
 fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ConfigError> {
     serde_json::from_slice(body).map_err(ConfigError::Json)
