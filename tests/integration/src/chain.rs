@@ -29,6 +29,8 @@ pub const CLONE: Duration = Duration::from_secs(90);
 pub const FAILOVER: Duration = Duration::from_secs(30);
 /// The latest moment, after protection began, at which something happens.
 const LATEST: Duration = Duration::from_millis(1500);
+/// More than a peer may be silent for.
+const SEVERAL_TIMEOUTS: Duration = Duration::from_millis(2500);
 /// The guest's memory.
 pub const GUEST_BYTES: u64 = 256 << 20;
 /// A count that does not end before the test does.
@@ -49,6 +51,11 @@ pub enum Event {
     FreezeBackup,
     /// Nothing gets through between the two any more: one of them goes on.
     CutWire,
+    /// The same, but for heartbeats.
+    CutStream,
+    /// Heartbeats get lost. The log and its acknowledgements show that both are there: nothing
+    /// happens.
+    CutHeartbeats,
 }
 
 impl fmt::Display for Event {
@@ -59,6 +66,8 @@ impl fmt::Display for Event {
             Event::FreezePrimary => "freeze-primary",
             Event::FreezeBackup => "freeze-backup",
             Event::CutWire => "cut-wire",
+            Event::CutStream => "cut-stream",
+            Event::CutHeartbeats => "cut-heartbeats",
         })
     }
 }
@@ -312,6 +321,8 @@ impl<'a> Chain<'a> {
             Event::FreezePrimary => self.freeze_primary(),
             Event::FreezeBackup => self.freeze_backup(),
             Event::CutWire => self.cut_wire(),
+            Event::CutStream => self.cut_stream(),
+            Event::CutHeartbeats => self.cut_heartbeats(),
         }
         .map_err(|failure| {
             failure.during(format_args!(
@@ -413,6 +424,25 @@ impl<'a> Chain<'a> {
         let result = self.survive_cut(at);
         self.ground.wire()?.mend()?;
         result
+    }
+
+    fn cut_stream(&mut self) -> Outcome<(Duration, usize)> {
+        let at = Instant::now();
+        self.ground.wire()?.cut_protocol("tcp")?;
+        let result = self.survive_cut(at);
+        self.ground.wire()?.mend_protocol()?;
+        result
+    }
+
+    fn cut_heartbeats(&mut self) -> Outcome<(Duration, usize)> {
+        let at = Instant::now();
+        self.ground.wire()?.cut_protocol("udp")?;
+        std::thread::sleep(SEVERAL_TIMEOUTS);
+        self.ground.wire()?.mend_protocol()?;
+        self.protected()?;
+        self.primary.console.expect_lines(3, FAILOVER)?;
+        self.verify()?;
+        Ok((longest_silence(&self.primary.console, at), 0))
     }
 
     fn survive_cut(&mut self, at: Instant) -> Outcome<(Duration, usize)> {

@@ -167,6 +167,42 @@ impl Wire {
         Ok(())
     }
 
+    /// Loses everything of one protocol ("tcp", "udp") that arrives from now on, in both directions,
+    /// without telling anybody.
+    pub fn cut_protocol(&self, protocol: &str) -> Outcome<()> {
+        for name in &self.names {
+            // Looked up for each packet, and before the rule for the host's own addresses.
+            for early in ["tcp_early_demux", "udp_early_demux"] {
+                let path = format!("net.ipv4.{early}=0");
+                ip(&["netns", "exec", name, "sysctl", "-q", "-w", &path])?;
+            }
+            ip(&["-n", name, "rule", "add", "pref", "100", "lookup", "local"])?;
+            ip(&["-n", name, "rule", "delete", "pref", "0"])?;
+            let rule = [
+                "pref",
+                "10",
+                "iif",
+                "wire",
+                "ipproto",
+                protocol,
+                "blackhole",
+            ];
+            ip(&[&["-n", name, "rule", "add"], &rule[..]].concat())?;
+        }
+        Ok(())
+    }
+
+    /// Ends what [`Wire::cut_protocol`] began.
+    pub fn mend_protocol(&self) -> Outcome<()> {
+        for name in &self.names {
+            ip(&["-n", name, "rule", "add", "pref", "0", "lookup", "local"])?;
+            for preference in ["10", "100"] {
+                ip(&["-n", name, "rule", "delete", "pref", preference])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Ends what [`Wire::cut`] began.
     pub fn mend(&self) -> Outcome<()> {
         for (name, peer) in self.names.iter().zip(["10.55.0.2", "10.55.0.1"]) {

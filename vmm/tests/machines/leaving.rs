@@ -68,6 +68,23 @@ fn a_backup_that_is_deleted_is_missed_by_nobody() {
     backup.try_ask(Request::VmInfo).unwrap_err();
 }
 
+/// A VM that has won a flag and is alone ends with its process: its id may be started again without
+/// an operator's word.
+#[test]
+fn a_winner_that_is_told_to_end_notes_that() {
+    let site = Site::new();
+    let primary = site.boot(None);
+    let mut backup = site.protect(&primary);
+    let vm = primary.info().vm_id.unwrap();
+    let lease = site.lease().unwrap();
+    primary.crash();
+    backup.wait_for(FtState::Unprotected);
+    vmm::authority::may_boot(vm, &lease).unwrap_err();
+    backup.api.end_by_signal(libc::SIGTERM);
+    backup.end();
+    vmm::authority::may_boot(vm, &lease).unwrap();
+}
+
 /// A backup whose primary is gone may have won the flag already: it learns that before it goes.
 #[test]
 fn a_backup_that_waits_for_its_arbiter_is_deleted_when_it_has_the_answer() {

@@ -11,6 +11,7 @@ mod alone;
 mod divergence;
 mod leaving;
 mod pairs;
+mod panics;
 mod recording;
 mod site;
 mod wire;

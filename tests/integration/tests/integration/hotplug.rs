@@ -11,6 +11,7 @@ use integration::namespaces::{Ground, Wire};
 use integration::process::Vmm;
 use integration::scratch::Scratch;
 use integration::seed::Random;
+use integration::site::ip;
 use integration::skips::skip;
 use integration::{Failure, Outcome};
 use serde_json::Value;
@@ -150,10 +151,6 @@ fn a_disk_comes_and_goes() -> Outcome<()> {
     assert_eq!(digests[0].len(), 16, "{digests:?}");
     assert_eq!(digests[0], digests[1]);
     Ok(())
-}
-
-fn ip(line: &str) -> Outcome<()> {
-    run(Command::new("ip").args(line.split(' '))).map(drop)
 }
 
 /// Devices that are added under protection are the survivor's too; those that the other host does

@@ -9,7 +9,7 @@ use integration::installation::Installation;
 use integration::namespaces::{Ground, Wire};
 use integration::scratch::Scratch;
 use integration::seed::Random;
-use integration::site::{GUEST, MAC, Site};
+use integration::site::{GUEST, MAC, Site, ip};
 use integration::skips::skip;
 use integration::{Failure, Outcome};
 
@@ -99,4 +99,79 @@ fn a_download_outlives_the_primary() -> Outcome<()> {
     assert_eq!(found, sum);
     chain.primary.console.expect("served 0", FAILOVER)?;
     ping(&site)
+}
+
+/// A TAP device on the host itself.
+struct HostTap(String);
+
+impl HostTap {
+    fn new() -> Outcome<Self> {
+        let tap = HostTap(format!("chit{}", std::process::id()));
+        ip(&format!("tuntap add dev {} mode tap vnet_hdr", tap.0))?;
+        ip(&format!("address add 10.67.0.1/24 dev {}", tap.0))?;
+        ip(&format!("link set {} up", tap.0))?;
+        Ok(tap)
+    }
+}
+
+impl Drop for HostTap {
+    fn drop(&mut self) {
+        let _ = Command::new("ip")
+            .args(["link", "delete", &self.0])
+            .output();
+    }
+}
+
+/// A frozen primary keeps a TAP device from a survivor on the same host: its guest runs without a
+/// network until the device is free, and has it then.
+#[test]
+fn a_survivor_gets_its_tap_device_when_it_is_free() -> Outcome<()> {
+    let installation = Installation::find()?;
+    let scratch = Scratch::new()?;
+    let tap = match HostTap::new() {
+        Ok(tap) => tap,
+        Err(error) => {
+            let why = format!("no TAP device: {error}");
+            skip("a_survivor_gets_its_tap_device_when_it_is_free", &why);
+            return Ok(());
+        }
+    };
+    let random = Random::from_environment();
+    let card = format!("tap={},mac={MAC}", tap.0);
+    let ground = Ground::Loopback;
+    let mut chain =
+        Chain::boot_devices(&installation, &scratch, ground, random, &["--net", &card])?;
+    let primary = &mut chain.primary;
+    primary.console.expect("/ # ", BOOT)?;
+    primary.type_line("ip link set eth0 up; ip address add 10.67.0.2/24 dev eth0; echo so $?")?;
+    primary.console.expect("so 0", BOOT)?;
+    chain.protect()?;
+    chain.primary.freeze()?;
+    let survivor = chain.backup.take();
+    let survivor = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    let mut frozen = std::mem::replace(&mut chain.primary, survivor);
+    let primary = &mut chain.primary;
+    primary.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+    primary.type_line("echo runs $((40 + 2))")?;
+    primary.console.expect("runs 42", FAILOVER)?;
+    primary
+        .errors
+        .expect("no network until that changes", FAILOVER)?;
+    frozen.kill()?;
+    // Refused by the guest, which is an answer.
+    let knock = "ip neighbour flush dev TAP; exec 3<>/dev/tcp/10.67.0.2/9 2>/dev/null; \
+                 ip neighbour show 10.67.0.2 | grep -qi LLADDR-OF-GUEST"
+        .replace("TAP", &tap.0)
+        .replace("LLADDR-OF-GUEST", MAC);
+    let deadline = Instant::now() + FAILOVER;
+    while !Command::new("timeout")
+        .args(["2", "bash", "-c", &knock])
+        .status()?
+        .success()
+    {
+        if Instant::now() > deadline {
+            return Err(Failure::new("the guest does not answer"));
+        }
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use integration::chain::{BOOT, Chain, Event, FAILOVER};
 use integration::count::Count;
 use integration::installation::Installation;
 use integration::namespaces::{Ground, Wire};
+use integration::process::Vmm;
 use integration::scratch::Scratch;
 use integration::seed::Random;
 use integration::skips::skip;
@@ -169,4 +170,77 @@ fn one_side_goes_on_when_the_wire_is_cut() -> Outcome<()> {
         eprintln!("{}", chain.turn(Event::CutWire)?);
     }
     Ok(())
+}
+
+/// A network that loses one protocol: without heartbeats the pair stays one, without the stream one
+/// side goes on.
+#[test]
+fn one_protocol_is_lost_on_the_wire() -> Outcome<()> {
+    let installation = Installation::find()?;
+    let scratch = Scratch::new()?;
+    let wire = match Wire::new() {
+        Ok(wire) => wire,
+        Err(error) => {
+            let why = format!("no network namespaces: {error}");
+            skip("one_protocol_is_lost_on_the_wire", &why);
+            return Ok(());
+        }
+    };
+    let random = Random::from_environment();
+    let mut chain = Chain::boot(&installation, &scratch, Ground::Wire(wire), random, COUNT)?;
+    chain.counts()?;
+    chain.protect()?;
+    eprintln!("{}", chain.turn(Event::CutHeartbeats)?);
+    eprintln!("{}", chain.turn(Event::CutStream)?);
+    Ok(())
+}
+
+/// A backup that stands still, shorter than would make it lost, while the log grows faster than the
+/// buffers: the primary waits for it, and both go on.
+#[test]
+fn a_full_log_buffer_stops_the_primary_and_loses_nothing() -> Outcome<()> {
+    let installation = Installation::find()?;
+    let scratch = Scratch::new()?;
+    let image = scratch.join("zeros.img");
+    fs::File::create(&image)?.set_len(16 << 20)?;
+    let random = Random::from_environment();
+    let disk = format!("path={}", image.display());
+    let ground = Ground::Loopback;
+    let mut chain =
+        Chain::boot_devices(&installation, &scratch, ground, random, &["--disk", &disk])?;
+    chain.primary.console.expect("/ # ", BOOT)?;
+    chain.protect()?;
+    // All that is read goes through the log.
+    let read = "dd if=/dev/vda of=/dev/null bs=1M iflag=direct 2>/dev/null && echo round-$i-";
+    let line = format!("i=0; while [ $i -lt 40 ]; do i=$((i + 1)); {read}; done; echo all $?");
+    chain.primary.type_line(&line)?;
+    let backup = chain.backup.as_ref();
+    let backup = backup.ok_or_else(|| Failure::new("there is no backup"))?;
+    let position = |vmm: &Vmm| -> Outcome<u64> {
+        let info = vmm.ft_info()?;
+        let position = info.json()["position"].as_u64();
+        position.ok_or_else(|| Failure::new("there is no position"))
+    };
+    let mut stood = false;
+    for round in [2, 12, 22] {
+        let primary = &chain.primary;
+        primary.console.expect(&format!("round-{round}-"), BOOT)?;
+        backup.freeze()?;
+        std::thread::sleep(Duration::from_millis(300));
+        let before = position(primary)?;
+        std::thread::sleep(Duration::from_millis(100));
+        stood |= position(primary)? == before;
+        backup.thaw()?;
+    }
+    assert!(stood, "the primary never waited");
+    chain.primary.console.expect("all 0", BOOT)?;
+    let info = chain.primary.ft_info()?;
+    assert!(info.is_protected(), "{info}");
+    chain.primary.kill()?;
+    let survivor = chain.backup.take();
+    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    let primary = &mut chain.primary;
+    primary.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+    primary.type_line("echo survivor $((40 + 2))")?;
+    primary.console.expect("survivor 42", FAILOVER)
 }
