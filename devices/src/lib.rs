@@ -16,8 +16,8 @@ pub mod i8042;
 pub mod ioapic;
 pub mod lapic;
 mod message;
-mod pending_output;
 pub mod pci_hotplug;
+mod pending_output;
 pub mod serial;
 mod state;
 

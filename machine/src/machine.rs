@@ -426,10 +426,10 @@ impl Machine {
         self.board.reset();
     }
 
-    /// How many frames the driver of a network card has buffers for now; `None` if no driver uses
-    /// the card, or there is no such card.
-    pub fn receive_room(&self, device: u8) -> Option<usize> {
-        self.board.virtio.receive_room(&self.ram, device)
+    /// For how many of the next frames, of which the lengths are given, the driver of a network
+    /// card has buffers now; `None` if no driver uses the card, or there is no such card.
+    pub fn receivable(&self, device: u8, frames: &mut dyn Iterator<Item = usize>) -> Option<usize> {
+        self.board.virtio.receivable(&self.ram, device, frames)
     }
 
     /// Numbers of the devices that there are, in order; one that was ejected counts until its

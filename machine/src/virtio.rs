@@ -138,9 +138,14 @@ impl VirtioDevices {
         self.devices.iter().flat_map(VirtioPci::in_flight).collect()
     }
 
-    /// How many frames a device has room for, if it is a card that a driver uses.
-    pub(crate) fn receive_room(&self, ram: &GuestRam, device: u8) -> Option<usize> {
-        self.find(device)?.receive_room(ram)
+    /// For how many of the next frames a device has room, if it is a card that a driver uses.
+    pub(crate) fn receivable(
+        &self,
+        ram: &GuestRam,
+        device: u8,
+        frames: &mut dyn Iterator<Item = usize>,
+    ) -> Option<usize> {
+        self.find(device)?.receivable(ram, frames)
     }
 
     fn find(&self, device: u8) -> Option<&VirtioPci> {

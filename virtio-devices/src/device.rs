@@ -120,8 +120,15 @@ pub trait Model: Send {
     /// Writes its configuration.
     fn write_config(&mut self, offset: usize, data: &[u8], features: u64);
 
-    /// The queue in which it receives frames, if it does.
-    fn receive_queue(&self) -> Option<usize> {
+    /// How many of the next frames, of which the lengths are given, it can take now; `None` if it
+    /// is no card.
+    fn receivable(
+        &self,
+        _rings: &[Ring],
+        _features: u64,
+        _ram: &GuestRam,
+        _frames: &mut dyn Iterator<Item = usize>,
+    ) -> Option<usize> {
         None
     }
 

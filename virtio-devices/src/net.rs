@@ -9,21 +9,23 @@
 //! are lost, the same on every side. Which offloads the driver accepted is asked of the backend
 //! when it begins to run, and again at go-live.
 
+use memory::GuestRam;
 use serde::{Deserialize, Serialize};
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, VIRTIO_NET_CTRL_MQ,
-    VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, VIRTIO_NET_ERR, VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_VQ,
+    VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, VIRTIO_NET_CTRL_GUEST_OFFLOADS,
+    VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET,
+    VIRTIO_NET_ERR, VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_CTRL_VQ,
     VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN,
     VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO,
     VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_UFO,
-    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_OK,
-    VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP,
+    VIRTIO_NET_F_MAC, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU,
+    VIRTIO_NET_F_STATUS, VIRTIO_NET_OK, VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP,
 };
 
 use crate::device::{DeviceSpec, InvalidState, Model, ModelState, Reach, read_bytes};
 use crate::request::{Event, Offloads, Request};
-use crate::ring::{Broken, Chain, gather, scatter, total};
+use crate::ring::{Broken, Chain, Ring, gather, scatter, total};
 
 /// The most pairs of queues.
 pub const PAIRS_MAX: u16 = 8;
@@ -35,6 +37,12 @@ const CONTROL_QUEUE_SIZE: u16 = 64;
 pub const HEADER: usize = 12;
 /// The longest frame, its header included: 64 KiB of payload behind Ethernet's header.
 pub const FRAME_MAX: usize = HEADER + 18 + 65_535;
+/// The features that a driver can switch off and on.
+const OFFLOADS: u64 = 1 << VIRTIO_NET_F_GUEST_CSUM
+    | 1 << VIRTIO_NET_F_GUEST_TSO4
+    | 1 << VIRTIO_NET_F_GUEST_TSO6
+    | 1 << VIRTIO_NET_F_GUEST_ECN
+    | 1 << VIRTIO_NET_F_GUEST_UFO;
 /// A request holds frames up to about this many bytes.
 const REQUEST_BYTES: usize = 256 << 10;
 
@@ -118,6 +126,19 @@ impl Net {
         (reach.submit)(id, request);
     }
 
+    /// What the driver takes off the other side's hands, by its features' bits.
+    fn set_offloads(&mut self, bits: u64, reach: &mut Reach<'_>) {
+        let offloads = Offloads {
+            checksums: has(bits, VIRTIO_NET_F_GUEST_CSUM),
+            segments4: has(bits, VIRTIO_NET_F_GUEST_TSO4),
+            segments6: has(bits, VIRTIO_NET_F_GUEST_TSO6),
+            congestion: has(bits, VIRTIO_NET_F_GUEST_ECN),
+            fragments: has(bits, VIRTIO_NET_F_GUEST_UFO),
+        };
+        self.state.offloads = Some(offloads);
+        self.submit(Request::Offloads(offloads), reach);
+    }
+
     fn transmit(&mut self, queue: usize, reach: &mut Reach<'_>) -> Result<(), Broken> {
         let mut frames = Vec::new();
         let mut bytes = 0;
@@ -145,24 +166,47 @@ impl Net {
 
     /// A frame arrives: its virtio header and itself.
     fn receive(&mut self, frame: &[u8], reach: &mut Reach<'_>) -> Result<(), Broken> {
+        let merges = has(reach.features, VIRTIO_NET_F_MRG_RXBUF);
         let Some(ring) = reach.rings.first_mut() else {
             return Ok(());
         };
-        let fits = (HEADER..=FRAME_MAX).contains(&frame.len());
-        let Some(chain) = (if fits { ring.take(reach.ram)? } else { None }) else {
+        if !(HEADER..=FRAME_MAX).contains(&frame.len()) {
             self.state.lost += 1;
             return Ok(());
-        };
-        let mut written = 0;
-        if total(&chain.writable) >= frame.len() as u64 {
-            // One buffer for each frame.
-            let mut frame = frame.to_vec();
-            frame[HEADER - 2..HEADER].copy_from_slice(&1u16.to_le_bytes());
-            written = scatter(reach.ram, &chain.writable, 0, &frame);
-        } else {
-            self.state.lost += 1;
         }
-        ring.put(reach.ram, chain.head, written as u32)
+        let mut chains = Vec::new();
+        let mut room = 0;
+        while room < frame.len() as u64 && (merges || chains.is_empty()) {
+            match ring.take(reach.ram)? {
+                Some(chain) => {
+                    room += total(&chain.writable);
+                    chains.push(chain);
+                }
+                None => break,
+            }
+        }
+        if room < frame.len() as u64 {
+            self.state.lost += 1;
+            if merges {
+                // Smaller frames may fit.
+                ring.untake(chains.len() as u16);
+                return Ok(());
+            }
+            return match chains.first() {
+                Some(chain) => ring.put(reach.ram, chain.head, 0),
+                None => Ok(()),
+            };
+        }
+        let mut frame = frame.to_vec();
+        frame[HEADER - 2..HEADER].copy_from_slice(&(chains.len() as u16).to_le_bytes());
+        let mut rest = &frame[..];
+        for chain in chains {
+            let here = rest.len().min(total(&chain.writable) as usize);
+            let written = scatter(reach.ram, &chain.writable, 0, &rest[..here]);
+            ring.put(reach.ram, chain.head, written as u32)?;
+            rest = &rest[here..];
+        }
+        Ok(())
     }
 
     fn control(&mut self, reach: &mut Reach<'_>) -> Result<(), Broken> {
@@ -179,7 +223,7 @@ impl Net {
         Ok(())
     }
 
-    fn obey(&mut self, chain: &Chain, reach: &Reach<'_>) -> u32 {
+    fn obey(&mut self, chain: &Chain, reach: &mut Reach<'_>) -> u32 {
         if total(&chain.readable) > 64 {
             return VIRTIO_NET_ERR;
         }
@@ -190,6 +234,20 @@ impl Net {
         match (u32::from(*class), u32::from(*kind), data) {
             (VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, []) => {
                 self.state.announces = false;
+                VIRTIO_NET_OK
+            }
+            (VIRTIO_NET_CTRL_GUEST_OFFLOADS, VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET, bits) => {
+                let Ok(bits) = <[u8; 8]>::try_from(bits) else {
+                    return VIRTIO_NET_ERR;
+                };
+                let wanted = u64::from_le_bytes(bits);
+                // What was negotiated can be switched off and on, and nothing else.
+                let possible = reach.features & OFFLOADS;
+                if !has(reach.features, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) || wanted & !possible != 0
+                {
+                    return VIRTIO_NET_ERR;
+                }
+                self.set_offloads(wanted, reach);
                 VIRTIO_NET_OK
             }
             (VIRTIO_NET_CTRL_MQ, VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET, [low, high])
@@ -223,10 +281,15 @@ impl Model for Net {
             VIRTIO_NET_F_STATUS,
             VIRTIO_NET_F_CTRL_VQ,
             VIRTIO_NET_F_GUEST_ANNOUNCE,
+            VIRTIO_NET_F_MRG_RXBUF,
         ];
         let spec = &self.spec;
         if spec.checksums {
-            bits.extend([VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM]);
+            bits.extend([
+                VIRTIO_NET_F_CSUM,
+                VIRTIO_NET_F_GUEST_CSUM,
+                VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
+            ]);
         }
         if spec.checksums && spec.segments {
             bits.extend([
@@ -270,21 +333,38 @@ impl Model for Net {
 
     fn write_config(&mut self, _: usize, _: &[u8], _: u64) {}
 
-    fn receive_queue(&self) -> Option<usize> {
-        Some(0)
+    fn receivable(
+        &self,
+        rings: &[Ring],
+        features: u64,
+        ram: &GuestRam,
+        frames: &mut dyn Iterator<Item = usize>,
+    ) -> Option<usize> {
+        let ring = rings.first()?;
+        let waiting = usize::from(ring.waiting(ram));
+        if !has(features, VIRTIO_NET_F_MRG_RXBUF) {
+            return Some(frames.take(waiting).count());
+        }
+        // Of a driver that offers many buffers, all of which are too little, no more is to be
+        // hoped for: the frame is lost, so that it does not stand in the way of others.
+        let may_wait = waiting < usize::from(ring.size()) / 4;
+        let mut rooms = ring.rooms(ram);
+        let fit = frames.take_while(|length| {
+            let mut room = 0;
+            while room < *length as u64 {
+                match rooms.next() {
+                    Some(bytes) => room += bytes,
+                    None => return false,
+                }
+            }
+            true
+        });
+        let count = fit.count();
+        Some(if count == 0 && !may_wait { 1 } else { count })
     }
 
     fn started(&mut self, reach: &mut Reach<'_>) {
-        let features = reach.features;
-        let offloads = Offloads {
-            checksums: has(features, VIRTIO_NET_F_GUEST_CSUM),
-            segments4: has(features, VIRTIO_NET_F_GUEST_TSO4),
-            segments6: has(features, VIRTIO_NET_F_GUEST_TSO6),
-            congestion: has(features, VIRTIO_NET_F_GUEST_ECN),
-            fragments: has(features, VIRTIO_NET_F_GUEST_UFO),
-        };
-        self.state.offloads = Some(offloads);
-        self.submit(Request::Offloads(offloads), reach);
+        self.set_offloads(reach.features, reach);
     }
 
     fn notify(&mut self, queue: usize, reach: &mut Reach<'_>) -> Result<(), Broken> {

@@ -278,6 +278,26 @@ impl Ring {
         Ok(None)
     }
 
+    /// Puts the last `count` chains that were taken, and not given back, before the next one.
+    pub fn untake(&mut self, count: u16) {
+        let next = self.queue.next_avail();
+        self.queue.set_next_avail(next.wrapping_sub(count));
+    }
+
+    /// Bytes that the device may write in each of the chains that wait, in their order; ends before
+    /// one that makes no sense.
+    pub fn rooms<'a>(&self, ram: &'a GuestRam) -> impl Iterator<Item = u64> + 'a {
+        // A copy of the ring that takes what this one leaves.
+        let mut copy = Queue::try_from(self.queue.state()).ok();
+        let waiting = self.waiting(ram).min(self.queue.size());
+        (0..waiting).map_while(move |_| {
+            let chain = copy.as_mut()?.pop_descriptor_chain(ram.map())?;
+            let head = chain.head_index();
+            let chain = check(ram, head, chain).ok()?;
+            Some(total(&chain.writable))
+        })
+    }
+
     /// Gives a chain back, of whose writable part the first `length` bytes were written.
     pub fn put(&mut self, ram: &mut GuestRam, head: u16, length: u32) -> Result<(), Broken> {
         if !self.queue.ready() {

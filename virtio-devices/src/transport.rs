@@ -340,10 +340,16 @@ impl VirtioPci {
         self.common.status & (running | VIRTIO_CONFIG_S_NEEDS_RESET as u8) == running
     }
 
-    /// How many frames its driver has buffers for now, if it is a card that a driver uses.
-    pub fn receive_room(&self, ram: &GuestRam) -> Option<usize> {
-        let ring = &self.rings[self.model.receive_queue()?];
-        self.is_running().then(|| ring.waiting(ram).into())
+    /// For how many of the next frames, of which the lengths are given, its driver has buffers now;
+    /// `None` unless it is a card that a driver uses.
+    pub fn receivable(
+        &self,
+        ram: &GuestRam,
+        frames: &mut dyn Iterator<Item = usize>,
+    ) -> Option<usize> {
+        let features = self.common.driver_features;
+        let count = self.model.receivable(&self.rings, features, ram, frames);
+        count.filter(|_| self.is_running())
     }
 
     /// How many typed bytes would not be lost now, if it takes any.

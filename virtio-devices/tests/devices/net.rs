@@ -3,13 +3,15 @@
 use virtio_devices::net::{FRAME_MAX, HEADER, NetSpec};
 use virtio_devices::{DeviceSpec, Event, Offloads, Request};
 
-use crate::driver::{DEVICE, Driver, NEEDS_RESET, STATUS, descriptors};
+use crate::driver::{DEVICE, Driver, EVENT_INDEX, NEEDS_RESET, STATUS, descriptors};
 
 const CSUM: u64 = 1 << 0;
 const GUEST_CSUM: u64 = 1 << 1;
+const CTRL_GUEST_OFFLOADS: u64 = 1 << 2;
 const MTU: u64 = 1 << 3;
 const GUEST_TSO4: u64 = 1 << 7;
 const HOST_TSO4: u64 = 1 << 11;
+const MRG_RXBUF: u64 = 1 << 15;
 const CTRL_VQ: u64 = 1 << 17;
 const GUEST_ANNOUNCE: u64 = 1 << 21;
 
@@ -42,6 +44,12 @@ fn frame(length: usize, seed: u8) -> Vec<u8> {
     let mut frame = vec![0; HEADER];
     frame.extend((0..length - HEADER).map(|i| (i as u8).wrapping_add(seed)));
     frame
+}
+
+/// How many frames of these lengths it would take now.
+fn room(driver: &Driver, lengths: &[usize]) -> Option<usize> {
+    let mut lengths = lengths.iter().copied();
+    driver.device.receivable(&driver.ram, &mut lengths)
 }
 
 fn command(driver: &mut Driver, bytes: &[u8]) -> u8 {
@@ -121,11 +129,12 @@ fn sending_completes_at_once_and_a_notification_is_one_request() {
 #[test]
 fn frames_go_to_buffers_and_are_lost_without() {
     let mut driver = card();
-    assert_eq!(driver.device.receive_room(&driver.ram), Some(0));
+    assert_eq!(room(&driver, &[60]), Some(0));
     driver.offer(RECEIVE, 0, &[(0x1000, 100, true), (0x2000, 2000, true)]);
     driver.offer(RECEIVE, 2, &[(0x3000, 50, true)]);
     driver.notify(RECEIVE);
-    assert_eq!(driver.device.receive_room(&driver.ram), Some(2));
+    assert_eq!(room(&driver, &[60, 60, 60]), Some(2));
+    assert_eq!(room(&driver, &[60]), Some(1));
     let long = frame(500, 3);
     driver.event(&Event::Frames(vec![
         long.clone(),
@@ -143,13 +152,103 @@ fn frames_go_to_buffers_and_are_lost_without() {
     driver.ram.read(0x2000, &mut found[100..]).unwrap();
     assert_eq!(found[HEADER..], long[HEADER..]);
     assert_eq!(found[..HEADER], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
-    assert_eq!(driver.device.receive_room(&driver.ram), Some(0));
+    assert_eq!(room(&driver, &[60]), Some(0));
     driver.event(&Event::Frames(vec![Vec::new(), vec![0; FRAME_MAX + 1]]));
     assert_eq!(driver.status(), 15);
     driver.save_and_restore();
     driver.write(STATUS, &[0]);
-    assert_eq!(driver.device.receive_room(&driver.ram), None);
+    assert_eq!(room(&driver, &[60]), None);
     driver.event(&Event::Frames(vec![frame(60, 6)]));
+}
+
+#[test]
+fn a_long_frame_is_spread_over_mergeable_buffers() {
+    let mut driver = Driver::running(&DeviceSpec::Net(spec()), MRG_RXBUF | EVENT_INDEX);
+    for (index, length) in [200, 300, 400, 100].into_iter().enumerate() {
+        let address = 0x1000 * (index as u64 + 1);
+        driver.offer(RECEIVE, index as u16, &[(address, length, true)]);
+    }
+    assert_eq!(room(&driver, &[450, 350, 60, 60]), Some(3));
+    assert_eq!(room(&driver, &[450, 550, 60]), Some(1));
+    let long = frame(450, 1);
+    // The second has to wait for more buffers, and is lost if nobody waits.
+    let frames = vec![long.clone(), frame(600, 2), frame(60, 3)];
+    driver.event(&Event::Frames(frames));
+    assert_eq!(driver.used(RECEIVE), [(0, 200), (1, 250), (2, 60)]);
+    assert_eq!(driver.raised(), [1], "one interrupt");
+    let mut found = vec![0; 450];
+    driver.ram.read(0x1000, &mut found[..200]).unwrap();
+    driver.ram.read(0x2000, &mut found[200..]).unwrap();
+    assert_eq!(found[HEADER..], long[HEADER..]);
+    assert_eq!(found[HEADER - 2..HEADER], [2, 0], "buffers");
+    driver.ram.read(0x3000, &mut found[..HEADER]).unwrap();
+    assert_eq!(found[HEADER - 2..HEADER], [1, 0]);
+    assert_eq!(room(&driver, &[100]), Some(1));
+    driver.save_and_restore();
+    // With a quarter of the ring's buffers there, none of which is enough, it does not wait.
+    for index in 4..8 {
+        driver.offer(RECEIVE, index, &[(0x5000, 10, true)]);
+    }
+    assert_eq!(room(&driver, &[1000, 60]), Some(1));
+    driver.event(&Event::Frames(vec![frame(1000, 4)]));
+    assert_eq!(driver.used(RECEIVE).len(), 3);
+    assert_eq!(room(&driver, &[100, 20]), Some(2));
+}
+
+#[test]
+fn offloads_are_switched_off_and_on() {
+    let features = GUEST_CSUM | GUEST_TSO4 | CTRL_VQ | CTRL_GUEST_OFFLOADS;
+    let mut driver = Driver::running(&DeviceSpec::Net(spec()), features);
+    let set = |driver: &mut Driver, bits: u64| {
+        driver.submissions.clear();
+        let mut bytes = vec![5, 0];
+        bytes.extend(bits.to_le_bytes());
+        command(driver, &bytes)
+    };
+    for (bits, segments4) in [(GUEST_CSUM, false), (GUEST_CSUM | GUEST_TSO4, true)] {
+        assert_eq!(set(&mut driver, bits), 0);
+        let expected = Request::Offloads(Offloads {
+            checksums: true,
+            segments4,
+            segments6: false,
+            congestion: false,
+            fragments: false,
+        });
+        assert_eq!(driver.submissions[0].request, expected);
+        assert_eq!(driver.device.in_flight()[0].request, expected);
+    }
+    // What was not negotiated, and what is no offload.
+    for wrong in [1 << 8, CSUM, CTRL_VQ] {
+        assert_eq!(set(&mut driver, wrong), 1);
+        assert!(driver.submissions.is_empty());
+    }
+    assert_eq!(command(&mut driver, &[5, 0, 1]), 1);
+    let mut plain = card();
+    assert_eq!(set(&mut plain, GUEST_CSUM), 1, "it was not offered to it");
+}
+
+#[test]
+fn a_driver_may_use_several_pairs() {
+    const PAIRS: u64 = 1 << 22;
+    let pairs = 2;
+    let mut driver = Driver::running(&DeviceSpec::Net(NetSpec { pairs, ..spec() }), PAIRS);
+    driver.submissions.clear();
+    assert_eq!(driver.read(DEVICE + 8), [2, 0]);
+    let sent = frame(60, 1);
+    driver.ram.write(0x1000, &sent).unwrap();
+    for queue in [3, 1] {
+        driver.offer(queue, 0, &[(0x1000, 60, false)]);
+        driver.notify(queue);
+    }
+    let frames = vec![sent];
+    let request = Request::Transmit { frames };
+    assert!(driver.submissions.iter().all(|s| s.request == request));
+    assert_eq!(driver.submissions.len(), 2);
+    // Whatever comes, comes in the first.
+    driver.offer(0, 0, &[(0x2000, 100, true)]);
+    driver.offer(2, 0, &[(0x3000, 100, true)]);
+    driver.event(&Event::Frames(vec![frame(60, 2)]));
+    assert_eq!((driver.used(0).len(), driver.used(2).len()), (1, 0));
 }
 
 #[test]

@@ -331,7 +331,8 @@ mod tests {
     fn devices_have_names_and_numbers() {
         let disks = serde_json::json!([{ "path": "/a" }, { "path": "/b", "id": "data" }]);
         let config = config(disks).unwrap();
-        let wanted = expected(&[(1, "_disk0"),
+        let wanted = expected(&[
+            (1, "_disk0"),
             (2, "data"),
             (3, "__rng"),
             (4, "_vsock0"),
@@ -360,7 +361,8 @@ mod tests {
     fn a_name_that_looks_automatic_is_nobody_elses() {
         let disks = serde_json::json!([{ "path": "/a" }, { "path": "/b", "id": "_disk0" }]);
         let config = config(disks).unwrap();
-        let wanted = expected(&[(1, "_disk1"),
+        let wanted = expected(&[
+            (1, "_disk1"),
             (2, "_disk0"),
             (3, "__rng"),
             (4, "_vsock0"),
@@ -379,7 +381,12 @@ mod tests {
         assert!(!config.remove_device("__rng"));
         let json = serde_json::to_vec(&config).unwrap();
         let mut config = VmConfig::from_json(&json).unwrap();
-        let wanted = expected(&[(2, "_disk1"), (3, "__rng"), (4, "_vsock0"), (5, "__balloon")]);
+        let wanted = expected(&[
+            (2, "_disk1"),
+            (3, "__rng"),
+            (4, "_vsock0"),
+            (5, "__balloon"),
+        ]);
         assert_eq!(places(&config), wanted);
         let mut net = NewDevice::Net(NetConfig::parse("tap=t").unwrap());
         let disk = NewDevice::Disk(DiskConfig::parse("path=/c,id=_disk1").unwrap());

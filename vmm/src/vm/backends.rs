@@ -28,9 +28,7 @@ use super::inbox::{Completion, FrameSource, Inbox};
 use super::outlet::{History, Outlet};
 use super::primary_role::{SharedPrimary, lock};
 use super::reasons;
-use crate::config::{
-    self, DiskConfig, NetConfig, Place, Planned, VmConfig, VsockConfig,
-};
+use crate::config::{self, DiskConfig, NetConfig, Place, Planned, VmConfig, VsockConfig};
 use crate::control::VmError;
 use crate::host::card::{Card, CardThread, Receiving};
 use crate::host::clock;

@@ -415,6 +415,13 @@ impl Inbox {
         waiting.map(|(device, _)| *device).collect()
     }
 
+    /// The lengths of the frames that wait for a card.
+    pub fn frame_lengths(&self, device: u8) -> Vec<usize> {
+        let contents = self.lock();
+        let waiting = contents.frames.get(&device);
+        waiting.into_iter().flatten().map(Vec::len).collect()
+    }
+
     /// Takes at most `most` frames for a card.
     pub fn frames(&self, device: u8, most: usize) -> Vec<Vec<u8>> {
         let mut contents = self.lock();

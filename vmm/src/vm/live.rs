@@ -355,7 +355,9 @@ impl Live {
     /// Frames have come for a card: as many as its driver has buffers for. The others wait, unless
     /// there is no driver.
     fn receive(&mut self, device: u8) -> Result<(), AppendError> {
-        let Some(room) = self.machine.receive_room(device) else {
+        let lengths = self.parts.inbox.frame_lengths(device);
+        let room = self.machine.receivable(device, &mut lengths.into_iter());
+        let Some(room) = room else {
             self.parts.inbox.frames(device, usize::MAX);
             return Ok(());
         };
