@@ -427,7 +427,7 @@ fn devices_are_added_and_removed() {
     );
     running.done("vm.boot");
     let info = running.get("vm.info");
-    let slots = serde_json::json!({ "_net0": 2, "__rng": 3 });
+    let slots = serde_json::json!({ "__console": 1, "_net0": 3, "__rng": 4 });
     assert_eq!(info["config"]["pci_slots"], slots);
     // A running machine decides itself, and says where the device is.
     let answer = running.put("vm.add-disk", Some(disk)).unwrap().unwrap();

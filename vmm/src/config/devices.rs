@@ -332,11 +332,12 @@ mod tests {
         let disks = serde_json::json!([{ "path": "/a" }, { "path": "/b", "id": "data" }]);
         let config = config(disks).unwrap();
         let wanted = expected(&[
-            (1, "_disk0"),
-            (2, "data"),
-            (3, "__rng"),
-            (4, "_vsock0"),
-            (5, "__balloon"),
+            (1, "__console"),
+            (2, "_disk0"),
+            (3, "data"),
+            (4, "__rng"),
+            (5, "_vsock0"),
+            (6, "__balloon"),
         ]);
         assert_eq!(places(&config), wanted);
     }
@@ -362,11 +363,12 @@ mod tests {
         let disks = serde_json::json!([{ "path": "/a" }, { "path": "/b", "id": "_disk0" }]);
         let config = config(disks).unwrap();
         let wanted = expected(&[
-            (1, "_disk1"),
-            (2, "_disk0"),
-            (3, "__rng"),
-            (4, "_vsock0"),
-            (5, "__balloon"),
+            (1, "__console"),
+            (2, "_disk1"),
+            (3, "_disk0"),
+            (4, "__rng"),
+            (5, "_vsock0"),
+            (6, "__balloon"),
         ]);
         assert_eq!(places(&config), wanted);
     }
@@ -382,20 +384,27 @@ mod tests {
         let json = serde_json::to_vec(&config).unwrap();
         let mut config = VmConfig::from_json(&json).unwrap();
         let wanted = expected(&[
-            (2, "_disk1"),
-            (3, "__rng"),
-            (4, "_vsock0"),
-            (5, "__balloon"),
+            (1, "__console"),
+            (3, "_disk1"),
+            (4, "__rng"),
+            (5, "_vsock0"),
+            (6, "__balloon"),
         ]);
         assert_eq!(places(&config), wanted);
         let mut net = NewDevice::Net(NetConfig::parse("tap=t").unwrap());
         let disk = NewDevice::Disk(DiskConfig::parse("path=/c,id=_disk1").unwrap());
         config.name_for(&disk).unwrap_err();
         net.set_id(config.name_for(&net).unwrap());
-        config.add_device(net, Some(1));
-        assert_eq!(config.device_in(1).unwrap().id, "_net0");
-        config.retain_slots(&[1, 3, 4, 5].into());
-        let wanted = expected(&[(1, "_net0"), (3, "__rng"), (4, "_vsock0"), (5, "__balloon")]);
+        config.add_device(net, Some(2));
+        assert_eq!(config.device_in(2).unwrap().id, "_net0");
+        config.retain_slots(&[1, 2, 4, 5, 6].into());
+        let wanted = expected(&[
+            (1, "__console"),
+            (2, "_net0"),
+            (4, "__rng"),
+            (5, "_vsock0"),
+            (6, "__balloon"),
+        ]);
         assert_eq!(places(&config), wanted);
         assert_eq!(config.disks, None);
     }
