@@ -7,8 +7,6 @@
 //! take from the gate only what may leave, and are asked no more once the role is silenced.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,29 +15,28 @@ use machine::balloon::BalloonSpec;
 use machine::block::BlockSpec;
 use machine::net::NetSpec;
 use machine::vsock::VsockSpec;
-use machine::{DeviceSpec, Event, Lane, Machine, Outcome, Output, StreamEvent, Submission};
+use machine::{DeviceSpec, Event, Lane, Machine, StreamEvent, Submission};
 use net_util::{MacAddress, Tap, TapError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::bells::Bells;
 use super::device_counters::{Counted, DeviceCounters};
 use super::fencing::Fencing;
-use super::inbox::{Completion, FrameSource, Inbox};
+use super::gated::GatedRequests;
+use super::inbox::Inbox;
 use super::outlet::{History, Outlet};
 use super::primary_role::{SharedPrimary, lock};
-use super::reasons;
+use super::receivers::{Received, StreamInbox, receiver};
 use crate::config::{self, DiskConfig, NetConfig, Place, Planned, VmConfig, VsockConfig};
 use crate::control::VmError;
-use crate::host::card::{Card, CardThread, Receiving};
-use crate::host::clock;
+use crate::host::card::{Card, CardThread};
 use crate::host::disk::{self, Disk, Takeover};
 use crate::host::entropy::Entropy;
 use crate::host::fence::{Fence, FenceThread};
 use crate::host::rate_limiter::RateLimiter;
-use crate::host::request_thread::{RequestSource, RequestThread, Taken};
-use crate::host::tap_thread::{FrameReceiver, TapReader, TapThread};
+use crate::host::request_thread::RequestThread;
 use crate::host::unix_listener::{Claim, PathListener};
-use crate::host::vsock::{self, StreamBackend, StreamReceiver, StreamThread};
+use crate::host::vsock::{self, StreamBackend, StreamThread};
 use crate::status::Ptys;
 
 /// What a device has of this host.
@@ -304,7 +301,8 @@ impl Backends {
     /// What a device's thread takes from.
     fn source(&self, device: u8, planned: Planned<'_>) -> GatedRequests {
         GatedRequests {
-            around: self.around.clone(),
+            role: Arc::clone(&self.around.role),
+            inbox: Arc::clone(&self.around.inbox),
             counters: None,
             device,
             is_awaited: matches!(planned, Planned::Disk(_) | Planned::Rng(_)),
@@ -588,154 +586,4 @@ fn socket_device(
         what: "start a device's thread",
         source,
     })
-}
-
-/// What programs send a guest waits in the inbox.
-struct StreamInbox {
-    inbox: Arc<Inbox>,
-    device: u8,
-}
-
-impl StreamReceiver for StreamInbox {
-    fn room(&self, stream: u64) -> usize {
-        self.inbox.stream_room(self.device, stream)
-    }
-
-    fn bytes(&self, stream: u64, bytes: &[u8]) {
-        self.inbox.stream_bytes(self.device, stream, bytes);
-    }
-
-    fn event(&self, event: StreamEvent) {
-        self.inbox.tell_device(self.device, Event::Stream(event));
-    }
-
-    fn end(&self, stream: u64, end: StreamEvent) {
-        self.inbox.stream_end(self.device, stream, end);
-    }
-}
-
-/// What a card has received waits in the inbox.
-struct Received {
-    inbox: Arc<Inbox>,
-    device: u8,
-    counters: Option<Arc<DeviceCounters>>,
-}
-
-impl FrameReceiver for Received {
-    fn has_room(&self, timeout: Duration) -> bool {
-        self.inbox.has_frame_room(timeout)
-    }
-
-    fn deliver(&self, frames: Vec<Vec<u8>>) {
-        if let Some(counters) = &self.counters {
-            counters.received(&frames);
-        }
-        self.inbox.received(self.device, frames);
-    }
-}
-
-impl FrameSource for TapReader<Received> {
-    fn fetch(&self) -> bool {
-        self.read()
-    }
-
-    fn descriptor(&self) -> RawFd {
-        TapReader::descriptor(self)
-    }
-}
-
-/// How frames come in: a sleeping vCPU thread fetches them itself, for a busy one a thread does.
-struct Receiver {
-    inbox: Arc<Inbox>,
-    device: u8,
-    reader: Arc<TapReader<Received>>,
-    _thread: TapThread,
-}
-
-impl Receiver {
-    fn start(id: &str, tap: Tap, received: Received, limiter: RateLimiter) -> io::Result<Self> {
-        let (inbox, device) = (Arc::clone(&received.inbox), received.device);
-        let is_limited = limiter.is_some();
-        let reader = Arc::new(TapReader::new(tap, received, limiter));
-        let source: Arc<dyn FrameSource> = Arc::clone(&reader) as _;
-        // Whoever watches would be called again and again while a limited card may not read.
-        if !is_limited {
-            inbox.watch(device, Arc::downgrade(&source))?;
-        }
-        Ok(Receiver {
-            _thread: TapThread::start(&format!("{id}-rx"), Arc::clone(&reader))?,
-            inbox,
-            device,
-            reader,
-        })
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.inbox.unwatch(self.device, &*self.reader);
-    }
-}
-
-/// What receives for a card. Without that the card only sends.
-fn receiver(id: &str, tap: &Tap, received: Received, limiter: RateLimiter) -> Option<Receiving> {
-    let why = match tap.try_clone() {
-        Ok(tap) => match Receiver::start(id, tap, received, limiter) {
-            Ok(receiver) => return Some(Box::new(receiver)),
-            Err(error) => error.to_string(),
-        },
-        Err(error) => reasons::chain(&error).join(": "),
-    };
-    log::error!("network card '{id}' receives nothing: {why}");
-    None
-}
-
-/// A device's thread takes from here what may leave.
-struct GatedRequests {
-    around: Around,
-    device: u8,
-    counters: Option<Arc<DeviceCounters>>,
-    /// The device waits for its requests' ends.
-    is_awaited: bool,
-}
-
-impl RequestSource for GatedRequests {
-    fn take(&mut self) -> Option<Taken> {
-        let now = clock::monotonic_ns();
-        let mut role = lock(&self.around.role);
-        let output = role.take_output(now, Lane::Device(self.device));
-        // While somebody could take over, what is done must not depend on this host.
-        let durable = !role.is_alone();
-        match output? {
-            Output::Device { submission, .. } => {
-                if let Some(counters) = &self.counters {
-                    counters.begun(now, submission.id, &submission.request);
-                }
-                Some(Taken {
-                    id: submission.id,
-                    request: submission.request,
-                    durable,
-                })
-            }
-            Output::Console { .. } => None,
-        }
-    }
-
-    fn may_leave(&mut self) -> bool {
-        lock(&self.around.role).may_leave(clock::monotonic_ns())
-    }
-
-    fn ended(&mut self, id: u64, outcome: Outcome, data: Vec<u8>) {
-        if let Some(counters) = &self.counters {
-            counters.ended(clock::monotonic_ns(), id, outcome);
-        }
-        if self.is_awaited {
-            self.around.inbox.completed(Completion {
-                device: self.device,
-                id,
-                outcome,
-                data,
-            });
-        }
-    }
 }

@@ -9,6 +9,8 @@
 //! commands, emitted counts, and the host's time as anchors; the order at a boundary is that of the
 //! log. When the role says stop, no further step is made (paper §2.1, §2.2, §3.1).
 
+mod devices;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,20 +20,18 @@ use ft::primary::AppendError;
 use machine::{Exit, Input, Lane, Machine, Position, StreamEvent};
 use thiserror::Error;
 
-use super::backends::{Backends, DeviceStart};
+use super::backends::Backends;
 use super::brake;
 use super::clone_out::{CloneSender, Progress};
 use super::digests;
-use super::hotplug::{Addition, Hotplug};
+use super::hotplug::Hotplug;
 use super::inbox::{Completion, Mail};
 use super::journal::Journal;
 use super::pacing::{Pacer, SliceLength};
 use super::pairing;
 use super::parts::Parts;
 use super::primary_role::{Over, PrimaryRole, SharedPrimary, lock};
-use crate::config::{
-    FtConfig, FtEnableConfig, NewDevice, Place, Planned, ResizeConfig, VmConfig, bdf,
-};
+use crate::config::{FtConfig, FtEnableConfig, ResizeConfig, VmConfig};
 use crate::control::{Command, Event, Ticket, VmError};
 use crate::host::clock;
 use crate::status::{PciDeviceInfo, VmState};
@@ -673,121 +673,6 @@ impl Live {
             Err(_) => self.parts.answer(ticket, Err(VmError::Gone)),
         }
         logged.map(|_| ())
-    }
-
-    // --- Hot-plug.
-
-    fn add_device(&mut self, ticket: Ticket, device: NewDevice) {
-        let here = (&self.machine, &self.backends);
-        let inbox = &self.parts.inbox;
-        let begun = self
-            .hotplug
-            .begin((ticket, device), &self.config, here, inbox);
-        if let Err(error) = begun {
-            self.parts.answer(ticket, Err(error));
-        }
-    }
-
-    /// The number of a device that can be removed.
-    fn removable(&self, id: &str) -> Result<u8, VmError> {
-        let places = self.config.devices();
-        let id = id.to_owned();
-        match places.iter().find(|place| place.id == id) {
-            None => Err(VmError::UnknownDevice { id }),
-            Some(Place {
-                planned: Planned::Disk(_) | Planned::Net(_),
-                device,
-                ..
-            }) => Ok(*device),
-            Some(_) => Err(VmError::NotRemovable { id }),
-        }
-    }
-
-    /// Plugs in what every host has.
-    fn plug_what_may_be(&mut self) -> Result<(), AppendError> {
-        while self.ending.is_none() {
-            let next = self.hotplug.next(&mut lock(&self.role));
-            match next {
-                Some(addition) => self.plug(addition)?,
-                None => break,
-            }
-        }
-        Ok(())
-    }
-
-    fn plug(&mut self, addition: Addition) -> Result<(), AppendError> {
-        let Addition {
-            ticket,
-            device,
-            slot,
-            spec,
-            opened,
-        } = addition;
-        let id = device.id().cloned().unwrap_or_default();
-        let place = Place {
-            id: id.clone(),
-            device: slot,
-            planned: device.planned(),
-        };
-        if let Err(error) = self.backends.attach(&place, DeviceStart::Opened(opened)) {
-            self.parts.answer(ticket, Err(error));
-            return Ok(());
-        }
-        let logged = self.input(Input::Plug {
-            device: slot,
-            spec,
-            config: device.to_json(),
-        });
-        let seq = match logged {
-            Ok(seq) => seq,
-            Err(error) => {
-                self.parts.answer(ticket, Err(VmError::Gone));
-                return Err(error);
-            }
-        };
-        self.config.add_device(device, Some(slot));
-        self.parts.board.set_counters(self.backends.counters());
-        let bdf = bdf(slot);
-        log::info!("device '{id}' was plugged in at {bdf}");
-        let configured = Promise::Configured(self.config.clone());
-        self.promises.push_back((seq, configured));
-        let plugged = Promise::Plugged(ticket, PciDeviceInfo { id, bdf });
-        self.promises.push_back((seq, plugged));
-        Ok(())
-    }
-
-    /// What has left its slot is no part of the VM any more.
-    fn forget_detached(&mut self) {
-        for (seq, slot) in self.journal.detached() {
-            let Some(place) = self.config.device_in(slot) else {
-                continue;
-            };
-            let id = place.id;
-            log::info!("device '{id}' has left {}", bdf(slot));
-            self.config.remove_device(&id);
-            self.backends.forget(&id);
-            self.parts.board.set_counters(self.backends.counters());
-            // Nobody is left to receive them.
-            self.parts.inbox.frames(slot, usize::MAX);
-            let configured = Promise::Configured(self.config.clone());
-            self.promises.push_back((seq, configured));
-        }
-    }
-
-    /// The VM is off: what the guest was asked to give up does not come back at its next boot.
-    fn forget_leaving(&mut self) {
-        let leaving: Vec<u8> = self.machine.leaving_devices().collect();
-        if leaving.is_empty() {
-            return;
-        }
-        for slot in leaving {
-            if let Some(place) = self.config.device_in(slot) {
-                let id = place.id;
-                self.config.remove_device(&id);
-            }
-        }
-        let config = self.config.clone();
-        self.parts.events.send(Event::Configured(config));
     }
 
     /// Begins to hand the VM over.

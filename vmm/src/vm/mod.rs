@@ -31,6 +31,7 @@ mod digest_thread;
 mod digests;
 mod fencing;
 mod follower;
+mod gated;
 mod hold_times;
 mod hotplug;
 mod inbox;
@@ -43,6 +44,7 @@ mod parts;
 mod payload;
 mod primary_role;
 mod reasons;
+mod receivers;
 mod recorder;
 mod vcpu_thread;
 

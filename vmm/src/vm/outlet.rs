@@ -16,8 +16,8 @@ use std::time::Duration;
 use machine::{Event, Lane};
 
 use super::backends::Around;
+use super::gated::GatedConsole;
 use super::inbox::Inbox;
-use super::primary_role::GatedConsole;
 use crate::config::{ConsoleConfig, ConsoleMode};
 use crate::control::VmError;
 use crate::host::console_sink::{ConsoleSink, Target};

@@ -17,7 +17,7 @@ use ft::flag::{Decision, Members};
 use ft::identity::{Generation, Incarnation, VmId};
 use ft::log::{Body, ComponentDigest, Entry};
 use ft::primary::{AppendError, Command, LossReason, Pairing, Primary, WrongPhase};
-use machine::{Lane, Output, Position, Request};
+use machine::{Lane, Output, Position};
 
 use super::bells::Bells;
 use super::hold_times::HoldTimes;
@@ -26,7 +26,6 @@ use super::reasons;
 use crate::host::arbiter_thread::ArbiterThread;
 use crate::host::channel_thread::{ChannelRole, ChannelSender, ChannelWaker, Exit, Wishes};
 use crate::host::clock;
-use crate::host::console_sink::ConsoleSource;
 use crate::status::{FtInfo, FtRole, FtState, HoldTime};
 
 /// Why this side is done.
@@ -204,7 +203,12 @@ impl PrimaryRole {
 
     /// Whether an output that was taken earlier may still leave.
     pub fn may_leave(&self, now: u64) -> bool {
-        !self.silenced && self.over.is_none() && self.primary.may_emit(now)
+        self.over.is_none() && self.may_emit(now)
+    }
+
+    /// The same of a console's bytes, which go out also when the VM is over.
+    pub fn may_emit(&self, now: u64) -> bool {
+        !self.silenced && self.primary.may_emit(now)
     }
 
     /// Sends what was appended, and wakes nobody for it if the host takes it at once.
@@ -686,37 +690,5 @@ impl ChannelRole for PrimaryRole {
             self.waker = None;
             self.sender = ChannelSender::default();
         }
-    }
-}
-
-/// A console's thread takes from here what may leave.
-pub struct GatedConsole {
-    /// Where outputs wait.
-    pub role: SharedPrimary,
-    /// Who is told of what has left.
-    pub inbox: Arc<Inbox>,
-    /// Which console.
-    pub lane: Lane,
-}
-
-impl ConsoleSource for GatedConsole {
-    fn take(&mut self) -> Option<(u64, Vec<u8>)> {
-        let output = lock(&self.role).take_output(clock::monotonic_ns(), self.lane);
-        match output? {
-            Output::Console { through, bytes, .. } => Some((through, bytes)),
-            Output::Device { submission, .. } => match submission.request {
-                Request::Console { through, bytes } => Some((through, bytes)),
-                _ => None,
-            },
-        }
-    }
-
-    fn may_write(&mut self) -> bool {
-        let role = lock(&self.role);
-        !role.silenced && role.primary.may_emit(clock::monotonic_ns())
-    }
-
-    fn emitted(&mut self, through: u64) {
-        self.inbox.emitted(self.lane, through);
     }
 }
