@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use crate::console::Console;
 use crate::count::{Count, last_line};
+use crate::emulation::Conditions;
 use crate::failure::{Failure, Outcome};
+use crate::ft_info::FtInfo;
 use crate::installation::Installation;
 use crate::namespaces::{Ground, Place};
 use crate::process::{Output, Vmm, free_port};
@@ -29,10 +31,20 @@ pub const CLONE: Duration = Duration::from_secs(90);
 pub const FAILOVER: Duration = Duration::from_secs(30);
 /// The latest moment, after protection began, at which something happens.
 const LATEST: Duration = Duration::from_millis(1500);
+/// A wire of a bad day.
+const POOR: Conditions = Conditions {
+    lost: 20,
+    delay: Duration::from_millis(3),
+    jitter: Duration::from_millis(10),
+};
+/// A wire that is as good as cut.
+const BAD: Conditions = Conditions {
+    lost: 900,
+    delay: Duration::from_millis(20),
+    jitter: Duration::from_millis(200),
+};
 /// More than a peer may be silent for.
 const SEVERAL_TIMEOUTS: Duration = Duration::from_millis(2500);
-/// The guest's memory.
-pub const GUEST_BYTES: u64 = 256 << 20;
 /// A count that does not end before the test does.
 const ENDLESS: u64 = 100_000_000;
 
@@ -56,6 +68,11 @@ pub enum Event {
     /// Heartbeats get lost. The log and its acknowledgements show that both are there: nothing
     /// happens.
     CutHeartbeats,
+    /// On an emulated wire frames are late, overtake each other, and one of fifty gets lost: nothing
+    /// happens.
+    PoorWire,
+    /// On an emulated wire hardly anything arrives: one side goes on.
+    BadWire,
 }
 
 impl fmt::Display for Event {
@@ -68,6 +85,8 @@ impl fmt::Display for Event {
             Event::CutWire => "cut-wire",
             Event::CutStream => "cut-stream",
             Event::CutHeartbeats => "cut-heartbeats",
+            Event::PoorWire => "poor-wire",
+            Event::BadWire => "bad-wire",
         })
     }
 }
@@ -186,34 +205,15 @@ impl<'a> Chain<'a> {
         (count, parameter): (Count, &str),
         devices: &[&str],
     ) -> Outcome<Self> {
-        let command_line = format!("console=ttyS0 panic=-1 quiet {parameter}");
-        let console: &[&str] = match devices.contains(&"--console") {
-            true => &[],
-            false => &["--console", "off"],
-        };
+        let options = installation.guest(parameter, devices);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let primary = Vmm::start_at(
             installation,
             scratch,
             "host-1",
             &ground.places()[0],
             Output::Datagrams,
-            &[
-                &[
-                    "--kernel",
-                    &installation.vmlinux.to_string_lossy(),
-                    "--initramfs",
-                    &installation.initramfs.to_string_lossy(),
-                    "--cmdline",
-                    &command_line,
-                    "--memory",
-                    &format!("size={GUEST_BYTES}"),
-                    "--serial",
-                    "tty",
-                ],
-                console,
-                devices,
-            ]
-            .concat(),
+            &options,
         )?;
         let mut chain = Chain {
             installation,
@@ -310,6 +310,20 @@ impl<'a> Chain<'a> {
         Ok(())
     }
 
+    /// The backup is the primary from now on; gives the old one, to which something is to happen.
+    pub fn promote(&mut self) -> Outcome<Vmm> {
+        let backup = self.backup.take();
+        let backup = backup.ok_or_else(|| Failure::new("there is no backup"))?;
+        Ok(std::mem::replace(&mut self.primary, backup))
+    }
+
+    /// Kills the primary, and waits until its backup is live.
+    pub fn fail_over(&mut self) -> Outcome<FtInfo> {
+        self.promote()?.kill()?;
+        self.primary
+            .await_ft("live", FAILOVER, |info| info.is_unprotected())
+    }
+
     /// Lets `event` happen to the protected guest at a random moment, and sees that the guest goes
     /// on as if nothing had happened.
     pub fn turn(&mut self, event: Event) -> Outcome<Turn> {
@@ -323,6 +337,8 @@ impl<'a> Chain<'a> {
             Event::CutWire => self.cut_wire(),
             Event::CutStream => self.cut_stream(),
             Event::CutHeartbeats => self.cut_heartbeats(),
+            Event::PoorWire => self.poor_wire(),
+            Event::BadWire => self.bad_wire(),
         }
         .map_err(|failure| {
             failure.during(format_args!(
@@ -348,8 +364,7 @@ impl<'a> Chain<'a> {
     /// The backup becomes the primary; `shown` is all that the old one showed.
     fn succeed(&mut self, at: Instant, shown: Vec<u8>) -> Outcome<(Duration, usize)> {
         self.earlier.push(shown);
-        let backup = self.backup.take();
-        self.primary = backup.ok_or_else(|| Failure::new("there is no backup"))?;
+        self.promote()?;
         self.primary
             .await_ft("live", FAILOVER, |info| info.is_unprotected())?;
         self.primary.console.expect_lines(3, FAILOVER)?;
@@ -443,6 +458,25 @@ impl<'a> Chain<'a> {
         self.primary.console.expect_lines(3, FAILOVER)?;
         self.verify()?;
         Ok((longest_silence(&self.primary.console, at), 0))
+    }
+
+    fn poor_wire(&mut self) -> Outcome<(Duration, usize)> {
+        let at = Instant::now();
+        self.ground.wire()?.set_conditions(POOR)?;
+        std::thread::sleep(2 * SEVERAL_TIMEOUTS);
+        self.protected()?;
+        self.ground.wire()?.set_conditions(Conditions::default())?;
+        self.primary.console.expect_lines(3, FAILOVER)?;
+        self.verify()?;
+        Ok((longest_silence(&self.primary.console, at), 0))
+    }
+
+    fn bad_wire(&mut self) -> Outcome<(Duration, usize)> {
+        let at = Instant::now();
+        self.ground.wire()?.set_conditions(BAD)?;
+        let result = self.survive_cut(at);
+        self.ground.wire()?.set_conditions(Conditions::default())?;
+        result
     }
 
     fn survive_cut(&mut self, at: Instant) -> Outcome<(Duration, usize)> {

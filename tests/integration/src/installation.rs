@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Outcome, While};
 
+/// The test guest's memory.
+pub const GUEST_BYTES: u64 = 256 << 20;
+
 /// Everything that tests start, found and checked to be there.
 #[derive(Clone, Debug)]
 pub struct Installation {
@@ -43,6 +46,29 @@ impl Installation {
             initramfs: present(&guest, "initramfs.cpio.gz", image)?,
             count: present(&guest, "count", image)?,
         })
+    }
+
+    /// Options of a VM that boots the test guest, to a shell on the serial port unless `parameters`
+    /// on the kernel's command line say otherwise. An option that `more` has too stands aside for it.
+    pub fn guest(&self, parameters: &str, more: &[&str]) -> Vec<String> {
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let usual = [
+            ("--kernel", path(&self.vmlinux)),
+            ("--initramfs", path(&self.initramfs)),
+            (
+                "--cmdline",
+                format!("console=ttyS0 panic=-1 quiet {parameters}"),
+            ),
+            ("--memory", format!("size={GUEST_BYTES}")),
+            ("--serial", "tty".to_owned()),
+            ("--console", "off".to_owned()),
+        ];
+        let usual = usual.into_iter();
+        let usual = usual.filter(|(option, _)| !more.contains(option));
+        let usual = usual.flat_map(|(option, value)| [option.to_owned(), value]);
+        usual
+            .chain(more.iter().map(|word| (*word).to_owned()))
+            .collect()
     }
 }
 

@@ -14,6 +14,7 @@ pub mod chain;
 pub mod clients;
 pub mod console;
 pub mod count;
+pub mod emulation;
 pub mod failure;
 pub mod ft_info;
 pub mod installation;

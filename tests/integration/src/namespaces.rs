@@ -4,7 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use net_util::Tap;
+
+use crate::emulation::{Conditions, Emulation};
 use crate::failure::{Failure, Outcome, While};
+use crate::seed::Random;
 
 /// A host, as far as the network is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,32 +111,68 @@ impl Ground {
     }
 }
 
-/// Two namespaces joined by a pair of virtual interfaces, removed on drop.
+/// Two namespaces joined by a wire, removed on drop.
 #[derive(Debug)]
 pub struct Wire {
     names: [String; 2],
+    /// What carries the frames, if the kernel does not.
+    emulation: Option<Emulation>,
 }
 
 impl Wire {
-    /// Makes the namespaces, the interfaces and their addresses. Needs root.
+    /// Makes the namespaces, a pair of virtual interfaces and their addresses. Needs root.
     pub fn new() -> Outcome<Self> {
+        let wire = Wire::between()?;
+        let [a, b] = &wire.names;
+        ip(&[
+            "-n", a, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", b,
+        ])?;
+        wire.connected()
+    }
+
+    /// The same with a wire that can be made worse ([`Wire::set_conditions`]).
+    pub fn emulated(random: Random) -> Outcome<Self> {
+        let mut wire = Wire::between()?;
+        let id = std::process::id();
+        let end = |index: usize| -> Outcome<Tap> {
+            let name = format!("ch{id}-{index}");
+            let tap = Tap::open(&name).during(&name)?;
+            let there = ["netns", &wire.names[index], "name", "wire"];
+            ip(&[&["link", "set", "dev", &name], &there[..]].concat())?;
+            Ok(tap)
+        };
+        wire.emulation = Some(Emulation::start([end(0)?, end(1)?], random)?);
+        wire.connected()
+    }
+
+    /// Two namespaces with nothing between them.
+    fn between() -> Outcome<Self> {
         let id = std::process::id();
         let wire = Wire {
             names: [format!("ch-it-{id}-a"), format!("ch-it-{id}-b")],
+            emulation: None,
         };
         for name in &wire.names {
             ip(&["netns", "add", name])?;
             ip(&["-n", name, "link", "set", "lo", "up"])?;
         }
-        let [a, b] = &wire.names;
-        ip(&[
-            "-n", a, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", b,
-        ])?;
-        for (name, address) in [(a, "10.55.0.1/24"), (b, "10.55.0.2/24")] {
+        Ok(wire)
+    }
+
+    fn connected(self) -> Outcome<Self> {
+        for (name, address) in self.names.iter().zip(["10.55.0.1/24", "10.55.0.2/24"]) {
             ip(&["-n", name, "address", "add", address, "dev", "wire"])?;
             ip(&["-n", name, "link", "set", "wire", "up"])?;
         }
-        Ok(wire)
+        Ok(self)
+    }
+
+    /// What is sent from now on meets these conditions.
+    pub fn set_conditions(&self, conditions: Conditions) -> Outcome<()> {
+        let emulation = self.emulation.as_ref();
+        let emulation = emulation.ok_or_else(|| Failure::new("the wire is the kernel's"))?;
+        emulation.set(conditions);
+        Ok(())
     }
 
     /// The two ends.

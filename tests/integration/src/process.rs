@@ -56,6 +56,19 @@ impl Vmm {
         Vmm::start_at(installation, scratch, name, &place, Output::Pipe, arguments)
     }
 
+    /// Starts one on this host that boots the test guest, with `more` than its usual options
+    /// ([`Installation::guest`]).
+    pub fn boot(
+        installation: &Installation,
+        scratch: &Scratch,
+        name: &str,
+        more: &[&str],
+    ) -> Outcome<Self> {
+        let options = installation.guest("", more);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        Vmm::start(installation, scratch, name, &options)
+    }
+
     /// Starts one at `place`.
     pub fn start_at(
         installation: &Installation,

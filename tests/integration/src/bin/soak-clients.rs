@@ -281,9 +281,7 @@ impl Services {
         }
         thread::sleep(moment);
 
-        let backup = chain.backup.take();
-        let backup = backup.ok_or_else(|| Failure::new("there is no backup"))?;
-        let mut old = std::mem::replace(&mut chain.primary, backup);
+        let mut old = chain.promote()?;
         match event {
             Event::Kill => drop(old.kill()?),
             Event::Freeze => old.freeze()?,

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use integration::chain::{BOOT, Chain, FAILOVER, GUEST_BYTES};
-use integration::installation::Installation;
+use integration::chain::{BOOT, Chain};
+use integration::installation::{GUEST_BYTES, Installation};
 use integration::namespaces::Ground;
 use integration::process::Vmm;
 use integration::scratch::Scratch;
@@ -72,11 +72,8 @@ fn a_balloon_gives_memory_back_on_both_sides() -> Outcome<()> {
     primary.remote(&["resize", "--memory", "1G"]).unwrap_err();
     primary.remote(&["resize", "--balloon", "1G"]).unwrap_err();
 
-    chain.primary.kill()?;
-    let survivor = chain.backup.take();
-    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    chain.fail_over()?;
     let primary = &mut chain.primary;
-    primary.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
     let info = primary.remote(&["info"])?.replace(' ', "");
     assert!(
         info.contains(&format!("\"balloon\":{{\"size\":{BALLOON}")),

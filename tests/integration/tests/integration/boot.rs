@@ -20,23 +20,17 @@ fn boot(
     kernel: &std::path::Path,
     command_line: &str,
 ) -> Outcome<Vmm> {
-    Vmm::start(
+    Vmm::boot(
         installation,
         scratch,
         "vmm",
         &[
             "--kernel",
             &kernel.to_string_lossy(),
-            "--initramfs",
-            &installation.initramfs.to_string_lossy(),
-            "--cmdline",
-            &format!("console=ttyS0 panic=-1 {command_line}"),
             "--memory",
             "size=512M",
-            "--serial",
-            "tty",
-            "--console",
-            "off",
+            "--cmdline",
+            &format!("console=ttyS0 panic=-1 {command_line}"),
         ],
     )
 }

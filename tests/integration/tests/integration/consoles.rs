@@ -108,19 +108,11 @@ fn a_session_at_pseudo_terminals_is_recorded() -> Outcome<()> {
     let installation = Installation::find()?;
     let scratch = Scratch::new()?;
     let log = scratch.join("log");
-    let mut vmm = Vmm::start(
+    let mut vmm = Vmm::boot(
         &installation,
         &scratch,
         "vmm",
         &[
-            "--kernel",
-            &installation.vmlinux.to_string_lossy(),
-            "--initramfs",
-            &installation.initramfs.to_string_lossy(),
-            "--cmdline",
-            "console=ttyS0 panic=-1 quiet",
-            "--memory",
-            "size=256M",
             "--serial",
             "pty",
             "--console",
@@ -194,12 +186,7 @@ fn outlives(mode: &str, visit: impl Fn(&Vmm) -> Outcome<Visitor>) -> Outcome<()>
         .primary
         .type_line("echo left alone > /dev/hvc0; echo so $?")?;
     chain.primary.console.expect("so 0", BOOT)?;
-    chain.primary.kill()?;
-    let survivor = chain.backup.take();
-    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
-    chain
-        .primary
-        .await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+    chain.fail_over()?;
     let mut visitor = visit(&chain.primary)?;
     visitor.output.expect("left alone", FAILOVER)?;
     visitor.type_line("echo x was $x")?;

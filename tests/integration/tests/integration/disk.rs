@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use integration::chain::{BOOT, Chain, FAILOVER};
+use integration::chain::{BOOT, Chain};
 use integration::installation::Installation;
 use integration::namespaces::Ground;
 use integration::process::Vmm;
@@ -43,23 +43,7 @@ fn sum_of(command: &str) -> Outcome<String> {
 }
 
 fn boot(installation: &Installation, scratch: &Scratch, name: &str, more: &[&str]) -> Outcome<Vmm> {
-    let (kernel, initramfs) = (&installation.vmlinux, &installation.initramfs);
-    let mut arguments = vec![
-        "--kernel",
-        kernel.to_str().unwrap_or_default(),
-        "--initramfs",
-        initramfs.to_str().unwrap_or_default(),
-        "--cmdline",
-        "console=ttyS0 panic=-1 quiet",
-        "--memory",
-        "size=256M",
-        "--serial",
-        "tty",
-        "--console",
-        "off",
-    ];
-    arguments.extend(more);
-    let vmm = Vmm::start(installation, scratch, name, &arguments)?;
+    let vmm = Vmm::boot(installation, scratch, name, more)?;
     vmm.console.expect("/ # ", BOOT)?;
     Ok(vmm)
 }
@@ -187,12 +171,7 @@ fn survive(scratch: &Scratch, disk: &str, files: usize, kills: usize) -> Outcome
             .console
             .expect(&format!("written-{}-", 2 + 4 * count), BOOT)?;
         std::thread::sleep(random.time_below(Duration::from_millis(600)));
-        chain.primary.kill()?;
-        let survivor = chain.backup.take();
-        chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
-        chain
-            .primary
-            .await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+        chain.fail_over()?;
         chain.protect()?;
     }
     judge(&mut chain.primary, files)
@@ -279,10 +258,8 @@ fn a_guest_outlives_its_storage() -> Outcome<()> {
     chain.primary.console.expect("cut-1-", BOOT)?;
     chain.primary.console.expect("whole-0-", BOOT)?;
     std::fs::remove_file(&image)?;
-    chain.primary.kill()?;
-    let survivor = chain.backup.take();
-    let mut survivor = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
-    survivor.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+    chain.fail_over()?;
+    let survivor = &mut chain.primary;
     survivor.type_line(&format!("{}; echo gone-$?-", read(1)))?;
     survivor.console.expect("gone-1-", BOOT)?;
     assert!(
@@ -291,7 +268,7 @@ fn a_guest_outlives_its_storage() -> Outcome<()> {
             .text()
             .contains("cannot open the disk image")
     );
-    power_off(&mut survivor)
+    power_off(survivor)
 }
 
 /// As much as is allowed, and not more.

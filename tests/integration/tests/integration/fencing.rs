@@ -30,9 +30,7 @@ fn freeze(chain: &mut Chain<'_>) -> Outcome<()> {
 fn thaw(chain: &mut Chain<'_>) -> Outcome<()> {
     chain.primary.thaw()?;
     halts(&mut chain.primary)?;
-    chain.primary.kill()?;
-    let survivor = chain.backup.take();
-    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    chain.promote()?.kill()?;
     Ok(())
 }
 

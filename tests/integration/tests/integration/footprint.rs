@@ -4,8 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use integration::Outcome;
-use integration::chain::{BOOT, Chain, GUEST_BYTES};
-use integration::installation::Installation;
+use integration::chain::{BOOT, Chain};
+use integration::installation::{GUEST_BYTES, Installation};
 use integration::namespaces::Ground;
 use integration::process::Vmm;
 use integration::scratch::Scratch;

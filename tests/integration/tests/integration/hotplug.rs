@@ -87,26 +87,11 @@ fn a_disk_comes_and_goes() -> Outcome<()> {
     let scratch = Scratch::new()?;
     let image = image(&scratch, "added.img")?;
     let log = scratch.join("log");
-    let mut vmm = Vmm::start(
+    let mut vmm = Vmm::boot(
         &installation,
         &scratch,
         "alone",
-        &[
-            "--kernel",
-            &installation.vmlinux.to_string_lossy(),
-            "--initramfs",
-            &installation.initramfs.to_string_lossy(),
-            "--cmdline",
-            "console=ttyS0 panic=-1 quiet",
-            "--memory",
-            "size=256M",
-            "--serial",
-            "tty",
-            "--console",
-            "off",
-            "--record",
-            &format!("path={}", log.display()),
-        ],
+        &["--record", &format!("path={}", log.display())],
     )?;
     vmm.console.expect("/ # ", BOOT)?;
     // The source of random bytes is in the first slot.
@@ -205,11 +190,8 @@ fn added_devices_outlive_the_primary() -> Outcome<()> {
     primary.type_line("mount /dev/vda /mnt; echo kept > /mnt/x; sync; echo written $?")?;
     primary.console.expect("written 0", BOOT)?;
 
-    chain.primary.kill()?;
-    let survivor = chain.backup.take();
-    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    chain.fail_over()?;
     let primary = &mut chain.primary;
-    primary.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
     assert_eq!(devices(primary)?, ["data", "lan"]);
     primary.type_line("echo 3 > /proc/sys/vm/drop_caches; cat /mnt/x; echo read $?")?;
     primary.console.expect("kept", BOOT)?;
@@ -225,11 +207,8 @@ fn added_devices_outlive_the_primary() -> Outcome<()> {
     if let Some(backup) = &chain.backup {
         await_devices(backup, &["data"])?;
     }
-    chain.primary.kill()?;
-    let survivor = chain.backup.take();
-    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    chain.fail_over()?;
     let primary = &mut chain.primary;
-    primary.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
     primary.type_line("echo 3 > /proc/sys/vm/drop_caches; cat /mnt/x; umount /mnt; poweroff -f")?;
     primary.console.expect("kept", BOOT)?;
     assert!(primary.ended(BOOT)?.success());

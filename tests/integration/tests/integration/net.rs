@@ -87,12 +87,7 @@ fn a_download_outlives_the_primary() -> Outcome<()> {
     std::thread::sleep(Duration::from_secs(1));
     let download = download(&site)?;
     std::thread::sleep(moment);
-    chain.primary.kill()?;
-    let survivor = chain.backup.take();
-    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
-    chain
-        .primary
-        .await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+    chain.fail_over()?;
     let output = download.wait_with_output()?;
     let found = String::from_utf8_lossy(&output.stdout).into_owned();
     let sum = run(Command::new("sh").args(["-c", &format!("seq 1 {LINES} | sha256sum")]))?;

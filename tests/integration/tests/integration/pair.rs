@@ -1,6 +1,7 @@
 //! Primary and backup: kills, freezes, cuts.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use integration::chain::{BOOT, Chain, Event, FAILOVER};
@@ -75,11 +76,10 @@ fn the_primary_is_killed_while_the_guest_boots() -> Outcome<()> {
     let mut chain = Chain::boot(&installation, &scratch, Ground::Loopback, random, COUNT)?;
     chain.protect()?;
     std::thread::sleep(moment);
-    chain.primary.kill()?;
+    let mut old = chain.promote()?;
+    old.kill()?;
     // A fast host may have booted it by then.
-    let is_booted = chain.primary.console.text().contains("# count");
-    let survivor = chain.backup.take();
-    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    let is_booted = old.console.text().contains("# count");
     if !is_booted {
         chain.primary.console.expect("# count", BOOT)?;
     }
@@ -131,11 +131,8 @@ fn the_survivor_reboots_its_guest_without_the_first_hosts_files() -> Outcome<()>
     chain.protect()?;
     fs::remove_file(&kernel)?;
     fs::remove_file(&initramfs)?;
-    chain.primary.kill()?;
-    let survivor = chain.backup.take();
-    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    chain.fail_over()?;
     let primary = &mut chain.primary;
-    primary.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
     primary.type_line("echo survivor $((40 + 2)); reboot")?;
     primary.console.expect("survivor 42", FAILOVER)?;
     primary.console.expect("init: ready", BOOT)?;
@@ -195,6 +192,33 @@ fn one_protocol_is_lost_on_the_wire() -> Outcome<()> {
     Ok(())
 }
 
+/// A wire on which frames are late, overtake each other and get lost costs no protection; on one that
+/// loses nearly all of them, one side goes on, and only one.
+#[test]
+fn frames_are_late_and_lost_on_the_wire() -> Outcome<()> {
+    let test = "frames_are_late_and_lost_on_the_wire";
+    let installation = Installation::find()?;
+    let scratch = Scratch::new()?;
+    if !Path::new("/dev/net/tun").exists() {
+        skip(test, "no /dev/net/tun");
+        return Ok(());
+    }
+    let random = Random::from_environment();
+    let wire = match Wire::emulated(random.clone()) {
+        Ok(wire) => wire,
+        Err(error) => {
+            skip(test, &format!("no network namespaces: {error}"));
+            return Ok(());
+        }
+    };
+    let mut chain = Chain::boot(&installation, &scratch, Ground::Wire(wire), random, COUNT)?;
+    chain.counts()?;
+    chain.protect()?;
+    eprintln!("{}", chain.turn(Event::PoorWire)?);
+    eprintln!("{}", chain.turn(Event::BadWire)?);
+    Ok(())
+}
+
 /// A backup that stands still, shorter than would make it lost, while the log grows faster than the
 /// buffers: the primary waits for it, and both go on.
 #[test]
@@ -236,11 +260,8 @@ fn a_full_log_buffer_stops_the_primary_and_loses_nothing() -> Outcome<()> {
     chain.primary.console.expect("all 0", BOOT)?;
     let info = chain.primary.ft_info()?;
     assert!(info.is_protected(), "{info}");
-    chain.primary.kill()?;
-    let survivor = chain.backup.take();
-    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    chain.fail_over()?;
     let primary = &mut chain.primary;
-    primary.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
     primary.type_line("echo survivor $((40 + 2))")?;
     primary.console.expect("survivor 42", FAILOVER)
 }

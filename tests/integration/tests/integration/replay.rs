@@ -28,26 +28,11 @@ fn a_recorded_session_replays_to_the_same_digest() -> Outcome<()> {
     let log = scratch.join("log");
     let path = format!("path={}", log.display());
 
-    let mut recorded = Vmm::start(
+    let mut recorded = Vmm::boot(
         &installation,
         &scratch,
         "recorded",
-        &[
-            "--kernel",
-            &installation.vmlinux.to_string_lossy(),
-            "--initramfs",
-            &installation.initramfs.to_string_lossy(),
-            "--cmdline",
-            "console=ttyS0 panic=-1",
-            "--memory",
-            "size=256M",
-            "--serial",
-            "tty",
-            "--console",
-            "off",
-            "--record",
-            &path,
-        ],
+        &["--cmdline", "console=ttyS0 panic=-1", "--record", &path],
     )?;
     recorded.console.expect("/ # ", BOOT)?;
     recorded.type_line("count 100 2000 10")?;

@@ -52,23 +52,11 @@ fn guest_and_host_talk_over_streams() -> Outcome<()> {
     let installation = Installation::find()?;
     let scratch = Scratch::new()?;
     let (log, socket) = (scratch.join("log"), scratch.join("vsock"));
-    let mut vmm = Vmm::start(
+    let mut vmm = Vmm::boot(
         &installation,
         &scratch,
         "vmm",
         &[
-            "--kernel",
-            &installation.vmlinux.to_string_lossy(),
-            "--initramfs",
-            &installation.initramfs.to_string_lossy(),
-            "--cmdline",
-            "console=ttyS0 panic=-1 quiet",
-            "--memory",
-            "size=256M",
-            "--serial",
-            "tty",
-            "--console",
-            "off",
             "--vsock",
             &format!("cid=7,socket={}", socket.display()),
             "--record",
@@ -139,12 +127,9 @@ fn streams_are_reset_when_the_primary_is_lost() -> Outcome<()> {
     let mut bytes = [0; 5];
     stream.read_exact(&mut bytes)?;
     assert_eq!(&bytes, b"hello");
-    chain.primary.kill()?;
+    chain.fail_over()?;
     assert_eq!(stream.read(&mut bytes).unwrap_or(0), 0);
-    let survivor = chain.backup.take();
-    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
     let primary = &mut chain.primary;
-    primary.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
     // "Connection reset by peer" if it was reading, "Transport endpoint is not connected" if it reads
     // afterwards; not the stream's "end".
     primary
