@@ -17,6 +17,9 @@
 //! - An anchor comes at most each [`ANCHOR_INTERVAL`] (each [`ANCHOR_INTERVAL_URGENT`] when far
 //!   ahead), and only if the rate would change noticeably.
 //! - Ahead by more than [`AHEAD_MAX`], the vCPU thread waits, outside guest time.
+//! - A guest that turns from input and output to computing executes several times as much a second.
+//!   Whoever believed the old speed for long would run ahead and wait, so a speed that was seen
+//!   lately counts at once if it is higher. A lower one counts by and by: being behind stops nobody.
 //! - Behind by more than [`BEHIND_MAX`] (a pause, a clone, a frozen host), the offset is derived
 //!   anew: the guest's clock stays behind for good, as that of a machine that was asleep.
 //! - An idle guest needs none of this: it sleeps until the host's clock reaches its deadline.
@@ -45,8 +48,12 @@ const ERROR_TOLERANCE: u64 = 2 * MILLISECOND;
 const RATE_TOLERANCE_PERCENT: f64 = 2.0;
 /// Measurements older than about this much execution fade.
 const SPEED_WINDOW: f64 = 100e6;
+/// The same of what was seen lately.
+const LATELY: f64 = 6e6;
+/// Faster than this times the lasting speed is another speed.
+const ANOTHER_SPEED: f64 = 1.2;
 /// Less execution than this says nothing about the host's speed.
-const SPEED_MEASURED: f64 = 4e6;
+const SPEED_MEASURED: f64 = LATELY / 2.0;
 
 /// What is to be done at this boundary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +64,31 @@ pub struct Steering {
     pub wait: u64,
 }
 
+/// How fast the host executes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Speed {
+    /// Host nanoseconds and cost units of recent execution, old ones faded.
+    busy: f64,
+    units: f64,
+}
+
+impl Speed {
+    fn executed(&mut self, elapsed: u64, units: u64, window: f64) {
+        self.busy += elapsed as f64;
+        self.units += units as f64;
+        if self.busy > window {
+            self.busy /= 2.0;
+            self.units /= 2.0;
+        }
+    }
+
+    /// Host nanoseconds for a unit, if enough was seen for that to mean something.
+    fn time_of_unit(&self) -> Option<f64> {
+        let is_measured = self.busy >= SPEED_MEASURED && self.units > 0.0;
+        is_measured.then(|| self.busy / self.units)
+    }
+}
+
 /// Keeps virtual time near the host's clock.
 #[derive(Clone, Debug)]
 pub struct Pacer {
@@ -65,9 +97,8 @@ pub struct Pacer {
     /// Nanoseconds per unit, 32.32, as last set.
     rate: u64,
     last_anchor: u64,
-    /// Recent execution: host nanoseconds and cost units, old ones faded.
-    busy: f64,
-    units: f64,
+    lasting: Speed,
+    lately: Speed,
 }
 
 impl Pacer {
@@ -78,8 +109,8 @@ impl Pacer {
             origin: i128::from(host) - i128::from(now),
             rate,
             last_anchor: host,
-            busy: 0.0,
-            units: 0.0,
+            lasting: Speed::default(),
+            lately: Speed::default(),
         }
     }
 
@@ -100,18 +131,20 @@ impl Pacer {
 
     /// The machine executed `units` in `elapsed` host nanoseconds.
     pub fn executed(&mut self, elapsed: u64, units: u64) {
-        self.busy += elapsed as f64;
-        self.units += units as f64;
-        if self.busy > SPEED_WINDOW {
-            self.busy /= 2.0;
-            self.units /= 2.0;
+        self.lasting.executed(elapsed, units, SPEED_WINDOW);
+        self.lately.executed(elapsed, units, LATELY);
+        if let (Some(lately), Some(lasting)) =
+            (self.lately.time_of_unit(), self.lasting.time_of_unit())
+            && lasting > lately * ANOTHER_SPEED
+        {
+            self.lasting = self.lately;
         }
     }
 
     /// The rate at which virtual time would pass as the host's does.
     fn natural_rate(&self) -> Option<f64> {
-        let is_measured = self.busy >= SPEED_MEASURED && self.units > 0.0;
-        is_measured.then(|| self.busy / self.units * (1u64 << 32) as f64)
+        let time = self.lasting.time_of_unit()?;
+        Some(time * (1u64 << 32) as f64)
     }
 
     /// What to do at a boundary at virtual time `now`, after execution.
@@ -210,6 +243,7 @@ mod tests {
         /// Of the host: steps per millisecond.
         speed: u64,
         anchors: Vec<u64>,
+        waited: u64,
     }
 
     impl World {
@@ -222,6 +256,7 @@ mod tests {
                 slice: SliceLength::default(),
                 speed,
                 anchors: Vec::new(),
+                waited: 0,
             }
         }
 
@@ -246,6 +281,7 @@ mod tests {
                     self.anchors.push(self.host);
                 }
                 self.host += steering.wait;
+                self.waited += steering.wait;
             }
         }
 
@@ -289,6 +325,22 @@ mod tests {
         assert!(world.error().unsigned_abs() < 3 * MILLISECOND);
         let per_second = world.anchors.len() / 3;
         assert!(per_second <= 50, "{per_second} anchors a second");
+    }
+
+    #[test]
+    fn who_turns_to_computing_waits_little() {
+        let mut world = World::new(250_000);
+        // Requests, answers, halts: short runs of cold code.
+        for _ in 0..10_000 {
+            world.host += 200_000;
+            world.units += 400 * 8;
+            world.pacer.executed(20_000, 400 * 8);
+            let (host, now) = (world.host, world.now());
+            world.pacer.resync(host, now);
+        }
+        world.run_for(1000 * MILLISECOND);
+        assert!(world.waited < 60 * MILLISECOND, "{}", world.waited);
+        assert!(world.error().unsigned_abs() < 3 * MILLISECOND);
     }
 
     #[test]
