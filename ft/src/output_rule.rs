@@ -1,11 +1,12 @@
 //! The output rule: nothing leaves before the peer can make it again.
 //!
 //! Does: hold outputs with the sequence number of their log entry, and let them go, each lane in its
-//! order, when every member has acknowledged that entry. Does not: stop the guest, which runs on meanwhile; or
-//! emit anything.
+//! order, when every member has acknowledged that entry. What only asks for something, as a read
+//! does, goes at once: it may overtake what waits in its lane, for no two requests under way overlap.
+//! Does not: stop the guest, which runs on meanwhile; or emit anything.
 //!
-//! Invariant: while guarded, an output whose entry some member has not acknowledged stays; while
-//! shut, all stay (paper §2.2: "the primary VM may not send an output to the external world, until
+//! Invariant: while guarded, an output whose entry some member has not acknowledged stays, if anybody
+//! outside could tell that it left; while shut, all stay (paper §2.2: "the primary VM may not send an output to the external world, until
 //! the backup VM has received and acknowledged the log entry associated with the operation
 //! producing the output").
 
@@ -30,6 +31,8 @@ enum Rule {
 pub struct OutputGate {
     rule: Rule,
     lanes: BTreeMap<Lane, VecDeque<(u64, Output)>>,
+    /// What only asks for something.
+    harmless: BTreeMap<Lane, VecDeque<(u64, Output)>>,
     bytes: usize,
 }
 
@@ -38,6 +41,7 @@ impl Default for OutputGate {
         OutputGate {
             rule: Rule::Open,
             lanes: BTreeMap::new(),
+            harmless: BTreeMap::new(),
             bytes: 0,
         }
     }
@@ -83,21 +87,38 @@ impl OutputGate {
     /// Adds an output. `seq` is that of its entry.
     pub fn push(&mut self, seq: u64, output: Output) {
         self.bytes += output.length();
-        let queue = self.lanes.entry(output.lane()).or_default();
+        let lanes = if output.is_harmless() {
+            &mut self.harmless
+        } else {
+            &mut self.lanes
+        };
+        let queue = lanes.entry(output.lane()).or_default();
         debug_assert!(queue.back().is_none_or(|(last, _)| *last <= seq));
         queue.push_back((seq, output));
     }
 
-    /// The lanes whose first output may leave.
+    /// The lanes of which something may leave.
     pub fn ready(&self) -> impl Iterator<Item = Lane> + '_ {
-        self.lanes
-            .keys()
-            .copied()
-            .filter(|lane| self.is_ready(*lane))
+        // One that is in both is told of once, because the lanes of devices are few.
+        let harmless = self.harmless.keys();
+        let others = self.lanes.keys();
+        let others = others.filter(|lane| !self.harmless.contains_key(lane));
+        let lanes = harmless.chain(others).copied();
+        lanes.filter(|lane| self.is_ready(*lane))
     }
 
-    /// Whether the first output of a lane may leave.
+    /// Whether something of a lane may leave.
     pub fn is_ready(&self, lane: Lane) -> bool {
+        self.has_harmless(lane) || self.is_first_ready(lane)
+    }
+
+    /// Whether something of a lane may leave that only asks.
+    pub fn has_harmless(&self, lane: Lane) -> bool {
+        let waiting = self.harmless.get(&lane);
+        !self.is_shut() && waiting.is_some_and(|waiting| !waiting.is_empty())
+    }
+
+    fn is_first_ready(&self, lane: Lane) -> bool {
         let Some((seq, _)) = self.lanes.get(&lane).and_then(VecDeque::front) else {
             return false;
         };
@@ -108,18 +129,23 @@ impl OutputGate {
         }
     }
 
-    /// Bytes of the first output of a lane, 0 if there is none.
+    /// Bytes of the next output of a lane, 0 if there is none.
     pub fn first_bytes(&self, lane: Lane) -> usize {
+        if self.has_harmless(lane) {
+            return 0;
+        }
         let first = self.lanes.get(&lane).and_then(VecDeque::front);
         first.map_or(0, |(_, output)| output.length())
     }
 
     /// The next output of a lane, if it may leave.
     pub fn take(&mut self, lane: Lane) -> Option<(u64, Output)> {
-        if !self.is_ready(lane) {
-            return None;
-        }
-        let (seq, output) = self.lanes.get_mut(&lane)?.pop_front()?;
+        let lanes = match () {
+            () if self.has_harmless(lane) => &mut self.harmless,
+            () if self.is_first_ready(lane) => &mut self.lanes,
+            () => return None,
+        };
+        let (seq, output) = lanes.get_mut(&lane)?.pop_front()?;
         self.bytes -= output.length();
         Some((seq, output))
     }
@@ -132,7 +158,7 @@ impl OutputGate {
 
 #[cfg(test)]
 mod tests {
-    use machine::Position;
+    use machine::{Extent, Position, Request, Submission};
 
     use super::*;
 
@@ -172,6 +198,43 @@ mod tests {
         gate.acknowledged(Incarnation([3; 16]), 100);
         assert_eq!(taken(&mut gate), [7]);
         assert_eq!(gate.waiting_bytes(), 10);
+    }
+
+    #[test]
+    fn a_read_waits_for_nobody() {
+        let mut gate = OutputGate::default();
+        gate.guard([A], 5);
+        let request = |seq, request| {
+            let submission = Submission {
+                device: 1,
+                id: seq,
+                request,
+            };
+            let position = Position(seq);
+            Output::Device {
+                position,
+                submission,
+            }
+        };
+        let lane = Lane::Device(1);
+        gate.push(5, request(5, Request::Flush));
+        assert!(gate.ready().next().is_none());
+        let extent = Extent {
+            offset: 0,
+            length: 512,
+        };
+        gate.push(6, request(6, Request::Read(extent)));
+        gate.push(7, request(7, Request::Entropy { length: 1 }));
+        assert!(gate.ready().eq([lane]));
+        gate.shut();
+        assert!(gate.take(lane).is_none());
+        gate.guard([A], 5);
+        let taken: Vec<u64> = std::iter::from_fn(|| gate.take(lane))
+            .map(|o| o.0)
+            .collect();
+        assert_eq!(taken, [6, 7]);
+        gate.acknowledged(A, 6);
+        assert_eq!(gate.take(lane).map(|o| o.0), Some(5));
     }
 
     #[test]

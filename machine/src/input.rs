@@ -125,4 +125,12 @@ impl Output {
             Output::Device { submission, .. } => submission.request.data_length(),
         }
     }
+
+    /// Whether nobody outside could tell if it left: it only asks for something.
+    pub fn is_harmless(&self) -> bool {
+        match self {
+            Output::Console { .. } => false,
+            Output::Device { submission, .. } => submission.request.is_harmless(),
+        }
+    }
 }

@@ -123,6 +123,11 @@ impl Request {
         )
     }
 
+    /// Whether nobody could tell afterwards if it was carried out: it only asks for something.
+    pub fn is_harmless(&self) -> bool {
+        matches!(self, Request::Read(_) | Request::Entropy { .. })
+    }
+
     /// Bytes that it brings to the device.
     pub fn answer_length(&self) -> u64 {
         match self {

@@ -158,21 +158,24 @@ impl PrimaryRole {
     ) -> Result<Vec<Entry>, AppendError> {
         let due = self.primary.deadline();
         let is_protected = self.is_protected();
+        let waits = outputs.iter().any(|output| !output.is_harmless());
         let outputs = outputs.into_iter();
         let entries = outputs
             .map(|output| {
-                let lane = output.lane();
+                let (lane, is_harmless) = (output.lane(), output.is_harmless());
                 let entry = self.primary.append_held_output(now, output);
-                if entry.is_ok() {
+                if entry.is_ok() && !is_harmless {
                     self.hold_times.made(lane, is_protected.then_some(now));
                 }
                 entry
             })
             .collect();
         self.lets_out = true;
-        self.primary.flush();
-        // The outputs wait for the answer: no other thread is woken to send this.
-        self.send(now);
+        if waits {
+            self.primary.flush();
+            // The outputs wait for the answer: no other thread is woken to send this.
+            self.send(now);
+        }
         self.after_append(now, due);
         self.lets_out = false;
         exits.append(&mut self.leaving);
@@ -190,7 +193,7 @@ impl PrimaryRole {
             return None;
         }
         let output = self.primary.take_output(now, lane);
-        if output.is_some() {
+        if output.as_ref().is_some_and(|output| !output.is_harmless()) {
             self.hold_times.let_go(lane, now);
         }
         // It may have asked for a sign of life of the backup.
@@ -249,7 +252,9 @@ impl PrimaryRole {
 
     /// Takes over an output that was made and not emitted before this side went live.
     pub fn resume_output(&mut self, now: u64, output: Output) {
-        self.hold_times.made(output.lane(), None);
+        if !output.is_harmless() {
+            self.hold_times.made(output.lane(), None);
+        }
         self.primary.resume_output(now, output);
         self.dispatch();
     }
