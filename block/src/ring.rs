@@ -12,9 +12,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
 
-use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
+use io_uring::types::{Fd, FsyncFlags};
 use io_uring::{IoUring, opcode, squeue};
 
 use crate::aligned::Aligned;
@@ -22,8 +21,6 @@ use crate::{Format, OpenOptions, check_bounds};
 
 /// The most requests under way.
 const REQUESTS: u32 = 64;
-/// The name of the poll that waits for a call from outside.
-const CALL: u64 = u64::MAX;
 
 /// Bytes on their way.
 enum Buffer {
@@ -76,15 +73,13 @@ pub struct Ring {
     requests: Vec<Option<Request>>,
     in_flight: usize,
     ended: VecDeque<Ended>,
-    is_listening: bool,
 }
 
 impl Ring {
     /// One for the image in `file`, of `size` bytes. An error if this host has no io_uring, or
     /// forbids it.
     pub(crate) fn new(file: File, size: u64, options: OpenOptions) -> io::Result<Self> {
-        // One more for the call from outside.
-        let ring = IoUring::new(REQUESTS * 2)?;
+        let ring = IoUring::new(REQUESTS)?;
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
             return Err(io::Error::other("the kernel's io_uring is too old"));
         }
@@ -96,7 +91,6 @@ impl Ring {
             requests: (0..REQUESTS).map(|_| None).collect(),
             in_flight: 0,
             ended: VecDeque::new(),
-            is_listening: false,
         })
     }
 
@@ -160,8 +154,40 @@ impl Ring {
         };
         self.requests[slot] = Some(request);
         self.in_flight += 1;
+        if kind == Kind::Read && self.read_cached(slot) {
+            return;
+        }
         self.submit(slot);
         self.reap();
+    }
+
+    /// Reads what the host has in memory; whether that was all. It wakes nobody, as a ring does that
+    /// somebody watches.
+    fn read_cached(&mut self, slot: usize) -> bool {
+        let Some(request) = self.requests.get_mut(slot).and_then(Option::as_mut) else {
+            return false;
+        };
+        if self.options.direct {
+            return false;
+        }
+        let bytes = request.buffer.bytes();
+        let part = libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        };
+        let (length, fd) = (bytes.len(), self.file.as_raw_fd());
+        let Ok(offset) = libc::off_t::try_from(request.offset) else {
+            return false;
+        };
+        // SAFETY: one live iovec of a live buffer that nobody else has.
+        let count = unsafe { libc::preadv2(fd, &raw const part, 1, offset, libc::RWF_NOWAIT) };
+        // An error is for the ring to find again.
+        request.done = usize::try_from(count).unwrap_or(0);
+        let is_whole = request.done == length;
+        if is_whole {
+            self.end(slot, Ok(()));
+        }
+        is_whole
     }
 
     /// Gives the rest of a request to the host.
@@ -216,11 +242,7 @@ impl Ring {
             let Some((name, result)) = next.map(|entry| (entry.user_data(), entry.result())) else {
                 return;
             };
-            if name == CALL {
-                self.is_listening = false;
-            } else {
-                self.advance(name as usize, result);
-            }
+            self.advance(name as usize, result);
         }
     }
 
@@ -231,7 +253,8 @@ impl Ring {
         };
         let count = match usize::try_from(result) {
             Ok(count) => count,
-            Err(_) if matches!(-result, libc::EINTR | libc::EAGAIN) => {
+            // It is cancelled when the thread that submitted it ends, which asks for no such thing.
+            Err(_) if matches!(-result, libc::EINTR | libc::EAGAIN | libc::ECANCELED) => {
                 self.submit(slot);
                 return;
             }
@@ -295,26 +318,9 @@ impl Ring {
         self.ended.pop_front()
     }
 
-    /// Waits until a request has ended or `call` can be read, at most for `timeout`.
-    pub fn wait(&mut self, call: RawFd, timeout: Duration) -> io::Result<()> {
-        if !self.is_listening {
-            let entry = opcode::PollAdd::new(Fd(call), libc::POLLIN as u32).build();
-            self.push(entry.user_data(CALL))?;
-            self.is_listening = true;
-            self.reap();
-        }
-        if self.is_listening && self.ended.is_empty() {
-            let timeout = Timespec::from(timeout);
-            let arguments = SubmitArgs::new().timespec(&timeout);
-            match self.ring.submitter().submit_with_args(1, &arguments) {
-                Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ETIME) => {}
-                Err(error) if is_passing(&error) => {}
-                Err(error) => return Err(error),
-            }
-            self.reap();
-        }
-        Ok(())
+    /// What can be read when a request has ended that was not told yet.
+    pub fn descriptor(&self) -> RawFd {
+        self.ring.as_raw_fd()
     }
 }
 
@@ -346,7 +352,6 @@ impl Drop for Ring {
 mod tests {
     use std::os::unix::fs::OpenOptionsExt;
 
-    use vmm_sys_util::eventfd::EventFd;
     use vmm_sys_util::tempfile::TempFile;
 
     use super::*;
@@ -369,19 +374,26 @@ mod tests {
     }
 
     fn all(ring: &mut Ring, count: usize) -> Vec<Ended> {
-        let call = EventFd::new(0).unwrap();
         let mut ended = Vec::new();
         while ended.len() < count {
             match ring.ended() {
                 Some(one) => ended.push(one),
-                None => ring
-                    .wait(call.as_raw_fd(), Duration::from_secs(10))
-                    .unwrap(),
+                None => wait(ring),
             }
         }
         assert!(ring.ended().is_none());
         ended.sort_by_key(|one| one.id);
         ended
+    }
+
+    fn wait(ring: &Ring) {
+        let mut entry = libc::pollfd {
+            fd: ring.descriptor(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one live pollfd.
+        assert_eq!(unsafe { libc::poll(&raw mut entry, 1, 10_000) }, 1);
     }
 
     #[test]
@@ -422,19 +434,5 @@ mod tests {
             ring.read(id, 0, 512);
         }
         all(&mut ring, REQUESTS as usize + 1);
-    }
-
-    #[test]
-    fn a_call_ends_the_wait() {
-        let (_scratch, mut ring) = ring(false);
-        let call = EventFd::new(0).unwrap();
-        ring.wait(call.as_raw_fd(), Duration::from_millis(1))
-            .unwrap();
-        call.write(1).unwrap();
-        ring.wait(call.as_raw_fd(), Duration::from_secs(1000))
-            .unwrap();
-        call.read().unwrap();
-        ring.wait(call.as_raw_fd(), Duration::from_millis(1))
-            .unwrap();
     }
 }

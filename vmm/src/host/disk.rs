@@ -10,13 +10,13 @@
 //! whoever only reads, for its lock.
 
 use std::io;
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use block::{Ended, Format, Image, ImageError, ImageFile, LockError, OpenOptions, Ring};
 use machine::{Extent, Request};
-use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::bell::Bell;
 use super::fence::Fence;
@@ -74,12 +74,10 @@ struct Shared {
 struct Open {
     image: Box<dyn Image>,
     ring: Option<Box<Ring>>,
-    /// What wakes whoever waits for the ring.
-    call: Arc<EventFd>,
 }
 
 impl Open {
-    fn new(image: Box<dyn Image>, place: &Place) -> io::Result<Self> {
+    fn new(image: Box<dyn Image>, place: &Place) -> Self {
         let path = place.path.display();
         let ring = match image.ring().filter(|_| place.uses_ring) {
             Some(Ok(ring)) => {
@@ -95,8 +93,7 @@ impl Open {
                 None
             }
         };
-        let call = Arc::new(EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK)?);
-        Ok(Open { image, ring, call })
+        Open { image, ring }
     }
 }
 
@@ -118,14 +115,14 @@ pub struct Disk {
 
 impl Disk {
     /// With an open image, which is locked.
-    pub fn with(place: Place, image: Box<dyn Image>) -> io::Result<Self> {
-        let state = State::Open(Open::new(image, &place)?);
+    pub fn with(place: Place, image: Box<dyn Image>) -> Self {
+        let state = State::Open(Open::new(image, &place));
         let shared = None;
-        Ok(Disk {
+        Disk {
             place,
             state,
             shared,
-        })
+        }
     }
 
     /// Without an image: requests fail.
@@ -224,11 +221,7 @@ impl Shared {
             self.is_fenced || is_raw
         };
         if may_open && matches!(state, State::Waiting) {
-            let open = Open::new(file.image()?, place);
-            *state = State::Open(open.map_err(|source| ImageError::Open {
-                path: place.path.clone(),
-                source,
-            })?);
+            *state = State::Open(Open::new(file.image()?, place));
         }
         if !self.is_fenced || !may_open {
             let what = if may_open { "some of" } else { "all" };
@@ -373,21 +366,22 @@ impl Backend for Disk {
         }
     }
 
-    fn wait(&mut self, bell: &Bell, timeout: Duration) {
-        let State::Open(Open {
-            ring: Some(ring),
-            call,
-            ..
-        }) = &mut self.state
-        else {
-            return bell.wait(timeout);
-        };
-        if ring.in_flight() == 0 {
-            return bell.wait(timeout);
-        }
-        if let Some(Err(error)) = bell.wait_by(call, |call| ring.wait(call, timeout)) {
-            log::error!("io_uring does not wait: {error}");
-            bell.wait(Duration::from_millis(1));
+    fn begins_at_once(&self, request: &Request) -> bool {
+        let is_ours = self.shared.is_none();
+        is_ours
+            && self.descriptor().is_some()
+            && matches!(
+                request,
+                Request::Read(_) | Request::Write { .. } | Request::Flush
+            )
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        match &self.state {
+            State::Open(Open {
+                ring: Some(ring), ..
+            }) => Some(ring.descriptor()),
+            _ => None,
         }
     }
 }

@@ -89,6 +89,14 @@ impl Sleeper {
     }
 }
 
+/// What a sleeping thread looks after itself, so that no other thread has to wake it.
+pub trait Watched: Send + Sync {
+    /// Hands on what there is; false if nothing will ever come.
+    fn fetch(&self) -> bool;
+    /// What can be read when there is something.
+    fn descriptor(&self) -> RawFd;
+}
+
 /// Waits for a descriptor that a [`Sleeper`] watches too, whenever that one is awake.
 #[derive(Debug)]
 pub struct Stand(Epoll);
@@ -99,6 +107,12 @@ impl Stand {
         let epoll = Epoll::new()?;
         watch(&epoll, descriptor, 0)?;
         Ok(Stand(epoll))
+    }
+
+    /// From here on the waits end for `bell` too. It is for this thread alone, which reads it.
+    pub fn hear(&self, bell: &EventFd) -> io::Result<()> {
+        let event = EpollEvent::new(EventSet::IN, BELL);
+        self.0.ctl(ControlOperation::Add, bell.as_raw_fd(), event)
     }
 
     /// Waits until the descriptor can be read, at most for `timeout`; whether it can.

@@ -365,9 +365,7 @@ impl Backends {
                         let takeover = inheritance.takeover(device, fence);
                         Disk::taken_over(place, takeover, Arc::clone(&bell))
                     }
-                    DeviceStart::Opened(OpenedDevice::Image(image)) => {
-                        Disk::with(place, image).map_err(host("wait for a disk"))?
-                    }
+                    DeviceStart::Opened(OpenedDevice::Image(image)) => Disk::with(place, image),
                     // `open_device` opens one for each.
                     DeviceStart::Opened(_) => Disk::gone(place),
                 };
@@ -416,9 +414,11 @@ impl Backends {
             Planned::Balloon(_) | Planned::Console(_) | Planned::Vsock(_) => return Ok(()),
         };
         let thread = thread.map_err(host("start a device's thread"))?;
-        if let Backend::Card(card) = &thread {
-            lock(&around.role).set_exit(Lane::Device(device), card.exit());
-        }
+        let exit = match &thread {
+            Backend::Requests(thread) => thread.exit(),
+            Backend::Card(card) => card.exit(),
+        };
+        lock(&around.role).set_exit(Lane::Device(device), exit);
         self.threads.insert(device, thread);
         self.counters
             .extend(counted.map(|counted| (id.clone(), counted)));

@@ -6,7 +6,9 @@
 //! Invariant: what is taken was acknowledged; it is asked again, by `may_write` and `may_leave`,
 //! immediately before it leaves (paper §2.2).
 
-use std::sync::Arc;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Weak};
 
 use machine::{Lane, Outcome, Output, Request};
 
@@ -16,6 +18,7 @@ use super::primary_role::{SharedPrimary, lock};
 use crate::host::clock;
 use crate::host::console_sink::ConsoleSource;
 use crate::host::request_thread::{RequestSource, Taken};
+use crate::host::sleeper::Watched;
 
 /// A console's thread takes from here what may leave.
 pub struct GatedConsole {
@@ -100,5 +103,13 @@ impl RequestSource for GatedRequests {
                 data,
             });
         }
+    }
+
+    fn watch(&mut self, ends: Weak<dyn Watched>) -> io::Result<()> {
+        self.inbox.watch(self.device, ends)
+    }
+
+    fn unwatch(&mut self, descriptor: RawFd) {
+        self.inbox.unwatch(self.device, descriptor);
     }
 }

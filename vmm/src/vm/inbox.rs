@@ -22,7 +22,7 @@ use vmm_sys_util::eventfd::EventFd;
 use super::backup_role::ReceivedClone;
 use super::hotplug::Prepared;
 use crate::control::{Command, Ticket};
-use crate::host::sleeper::Sleeper;
+use crate::host::sleeper::{Sleeper, Watched};
 
 /// So many typed bytes may wait before the typist does.
 const TYPED_MAX: usize = 4096;
@@ -104,14 +104,6 @@ impl Contents {
     }
 }
 
-/// Where frames come from: the vCPU thread fetches them itself when they wake it.
-pub trait FrameSource: Send + Sync {
-    /// Puts what there is into the inbox; false if nothing will ever come.
-    fn fetch(&self) -> bool;
-    /// What can be read when there is something.
-    fn descriptor(&self) -> RawFd;
-}
-
 /// The place where it waits.
 pub struct Inbox {
     contents: Mutex<Contents>,
@@ -119,7 +111,7 @@ pub struct Inbox {
     changed: Condvar,
     sleeper: Sleeper,
     /// By device.
-    sources: Mutex<BTreeMap<u8, Weak<dyn FrameSource>>>,
+    sources: Mutex<BTreeMap<u8, Weak<dyn Watched>>>,
     /// The machine's `run` returns soon after this is set.
     kick: AtomicBool,
 }
@@ -149,7 +141,7 @@ impl Inbox {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sources(&self) -> MutexGuard<'_, BTreeMap<u8, Weak<dyn FrameSource>>> {
+    fn sources(&self) -> MutexGuard<'_, BTreeMap<u8, Weak<dyn Watched>>> {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -325,9 +317,9 @@ impl Inbox {
         self.tell_waiting(self.lock());
     }
 
-    /// Frames for a card come from `source` too, for as long as that is there. Whoever else waits
-    /// for them begins to wait after this.
-    pub fn watch(&self, device: u8, source: Weak<dyn FrameSource>) -> io::Result<()> {
+    /// What a device waits for comes from `source` too, for as long as that is there. Whoever else
+    /// waits for it begins to wait after this.
+    pub fn watch(&self, device: u8, source: Weak<dyn Watched>) -> io::Result<()> {
         if let Some(there) = source.upgrade() {
             self.sleeper.watch(there.descriptor(), device.into())?;
             self.sources().insert(device, source);
@@ -335,9 +327,9 @@ impl Inbox {
         Ok(())
     }
 
-    /// Ends what `watch` began; `source` is still there.
-    pub fn unwatch(&self, device: u8, source: &dyn FrameSource) {
-        self.sleeper.unwatch(source.descriptor());
+    /// Ends what `watch` began, while the source's descriptor is still open.
+    pub fn unwatch(&self, device: u8, descriptor: RawFd) {
+        self.sleeper.unwatch(descriptor);
         self.sources().remove(&device);
     }
 

@@ -16,10 +16,11 @@ use machine::{Event, StreamEvent};
 use net_util::Tap;
 
 use super::device_counters::DeviceCounters;
-use super::inbox::{FrameSource, Inbox};
+use super::inbox::Inbox;
 use super::reasons;
 use crate::host::card::Receiving;
 use crate::host::rate_limiter::RateLimiter;
+use crate::host::sleeper::Watched;
 use crate::host::tap_thread::{FrameReceiver, TapReader, TapThread};
 use crate::host::vsock::StreamReceiver;
 
@@ -72,7 +73,7 @@ impl FrameReceiver for Received {
     }
 }
 
-impl FrameSource for TapReader<Received> {
+impl Watched for TapReader<Received> {
     fn fetch(&self) -> bool {
         self.read()
     }
@@ -95,7 +96,7 @@ impl Receiver {
         let (inbox, device) = (Arc::clone(&received.inbox), received.device);
         let is_limited = limiter.is_some();
         let reader = Arc::new(TapReader::new(tap, received, limiter));
-        let source: Arc<dyn FrameSource> = Arc::clone(&reader) as _;
+        let source: Arc<dyn Watched> = Arc::clone(&reader) as _;
         // Whoever watches would be called again and again while a limited card may not read.
         if !is_limited {
             inbox.watch(device, Arc::downgrade(&source))?;
@@ -111,7 +112,7 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.inbox.unwatch(self.device, &*self.reader);
+        self.inbox.unwatch(self.device, self.reader.descriptor());
     }
 }
 
