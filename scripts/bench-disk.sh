@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Measures small random reads and writes of a guest's disk, in one run, on the same image: ours
-# alone, with a peer that acknowledges without replaying, with a backup that replays; QEMU's TCG
-# alone and recording:
+# Measures small random reads and writes of a guest's disk, one and eight at a time, in one run, on
+# the same image: ours alone, with a peer that acknowledges without replaying, with a backup that
+# replays; QEMU's TCG alone and recording:
 #
 #     scripts/bench-disk.sh [ROUNDS [BLOCKS [DIRECTORY]]]
 #
