@@ -281,7 +281,9 @@ impl Core {
         }
         let was_paging = self.cr0 & cr0::PG != 0;
         if paging && !was_paging && self.msr.efer & efer::LME != 0 {
-            if self.cr4 & cr4::PAE == 0 || self.segments[1].long() {
+            // There are no tasks of 16 bits in IA-32e mode.
+            let narrow_task = self.tr.kind() & 8 == 0;
+            if self.cr4 & cr4::PAE == 0 || self.segments[1].long() || narrow_task {
                 return self.raise(Fault::protection(0));
             }
             self.msr.efer |= efer::LMA;

@@ -87,7 +87,9 @@ fn skip(insn: &Instruction, case: &Case) -> bool {
             let area = linear_address(insn, case);
             let pages = DATA..DATA + DATA_BYTES as u64;
             let whole = pages.contains(&area) && pages.contains(&area.wrapping_add(831));
-            !whole && case.before.gpr[0] & 7 != 7
+            let loads_all = !is_xrstor(mnemonic) || case.patches[1].bytes[0] & 7 == 7;
+            let accesses_all = case.mode == Mode::Long && case.before.gpr[0] & 7 == 7 && loads_all;
+            !whole && !accesses_all
         }
         M::Cvtpi2ps => {
             let fx = &case.before.fx.0;

@@ -324,3 +324,90 @@ fn fixed_bits_of_dr6_and_dr7_stay() {
         .run()
         .expect(13, Some(0), USER_CODE);
 }
+
+#[test]
+fn an_access_over_a_page_end_hits_on_either_page() {
+    for (address, hit) in [
+        (DATA + 0xffd, true),
+        (DATA + 0xffe, true),
+        (DATA + 0xfff, true),
+        (DATA + 0x1000, true),
+        (DATA + 0x1001, true),
+        (DATA + 0x1002, false),
+    ] {
+        let mut bench = Bench::long(|a| {
+            a.mov(dword_ptr(rdi), eax)?;
+            a.nop()?;
+            a.hlt()
+        });
+        bench.state.gpr[RDI] = DATA + 0xffe;
+        bench.state.dr[0] = address;
+        bench.state.dr7 = 0x400 | 1 | 0b0001 << 16;
+        let outcome = bench.run();
+        // One byte before the access.
+        if hit && address != DATA + 0xffd {
+            outcome.expect_at(1, None, 1);
+        } else {
+            outcome.halted_before(3);
+        }
+    }
+}
+
+#[test]
+fn several_hits_and_a_step_are_one_exception() {
+    let mut bench = Bench::long(|a| {
+        a.movsd()?;
+        a.hlt()
+    });
+    bench.state.gpr[RSI] = DATA;
+    bench.state.gpr[RDI] = DATA + 0x100;
+    bench.state.dr = [DATA, DATA + 0x103, DATA + 0x200, DATA + 0x100];
+    // Reads and writes of one byte each, but the last: writes of four.
+    bench.state.dr7 = 0x400 | 0x55 | 0b0011 << 16 | 0b0011 << 20 | 0b0011 << 24 | 0b1101 << 28;
+    bench.state.rflags |= TF;
+    let outcome = bench.run();
+    outcome.expect_at(1, None, 1);
+    assert_eq!(outcome.state.dr6, NONE | 1 << 14 | 0b1011);
+}
+
+#[test]
+fn repeated_output_traps_after_each_element() {
+    let mut bench = Bench::long(|a| {
+        a.rep().outsb()?;
+        a.hlt()
+    });
+    bench.state.gpr[RCX] = 3;
+    bench.state.gpr[RSI] = DATA;
+    bench.state.gpr[RDX] = 0x70;
+    bench.state.dr[0] = 0x70;
+    bench.state.dr7 = 0x400 | 1 | 0b0010 << 16;
+    bench.state.cr4 |= 1 << 3;
+    bench.handler(64, 1, |a| {
+        a.inc(r15)?;
+        a.iretq()
+    });
+    let outcome = bench.run();
+    outcome.halted_before(2);
+    assert_eq!(outcome.register(15), 3);
+    assert_eq!(outcome.bus.log.len(), 3);
+}
+
+#[test]
+fn an_instruction_breakpoint_is_a_linear_address_of_a_first_byte() {
+    let bench = |address: u64| {
+        let mut bench = Bench::protected(|_| Ok(()));
+        bench.code(32, CODE, |a| {
+            a.mov(eax, 1)?;
+            a.hlt()
+        });
+        bench.segment(1, SPARE, CODE32, CODE - 0x100, u32::MAX);
+        bench.state.rip = 0x100;
+        bench.state.dr[0] = address;
+        bench.state.dr7 = 0x400 | 1;
+        bench.run()
+    };
+    bench(CODE).expect(1, None, 0x100);
+    for elsewhere in [CODE + 1, 0x100, CODE | 1 << 32] {
+        assert_eq!(bench(elsewhere).state.rip, 0x106);
+    }
+}

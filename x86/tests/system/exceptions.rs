@@ -301,3 +301,120 @@ fn legacy_stack_switch_checks_the_stack_segment() {
         assert_eq!(u64::from(outcome.read32(top + 4)), USER_CODE);
     }
 }
+
+/// What the delivery of the first exception meets.
+#[derive(Clone, Copy, Debug)]
+enum Second {
+    AbsentGate,
+    BadGate,
+    BadStack,
+    AbsentStack,
+    AbsentDescriptor,
+}
+
+impl Second {
+    fn vector(self) -> u8 {
+        match self {
+            Second::AbsentGate => 11,
+            Second::BadGate => 13,
+            Second::BadStack => 10,
+            Second::AbsentStack => 12,
+            Second::AbsentDescriptor => 14,
+        }
+    }
+}
+
+/// The table of SDM vol. 3, "Interrupt 8": what is delivered in the end, at level 3.
+#[test]
+fn every_pair_of_exceptions() {
+    type Program = fn(&mut CodeAssembler) -> Result<(), iced_x86::IcedError>;
+    const ABSENT: u16 = SPARE;
+    let firsts: [(u8, Program); 12] = [
+        (0, |a| a.div(ecx)),
+        (3, |a| a.int3()),
+        (4, |a| a.into()),
+        (5, |a| a.bound(eax, qword_ptr(USER_DATA))),
+        (6, |a| a.ud2()),
+        (10, |a| a.iretd()),
+        (11, |a| a.mov(ds, dx)),
+        (12, |a| a.mov(ss, dx)),
+        (13, |a| a.hlt()),
+        (14, |a| a.mov(eax, dword_ptr(0x40_0000))),
+        // Software interrupts are benign, whatever their number.
+        (0x40, |a| a.int(0x40)),
+        (0, |a| a.int(0)),
+    ];
+    let seconds = [
+        Second::AbsentGate,
+        Second::BadGate,
+        Second::BadStack,
+        Second::AbsentStack,
+        Second::AbsentDescriptor,
+    ];
+    // External interrupts and NMIs come before a NOP.
+    let events = [(0x41u8, Event::Interrupt(0x41)), (2, Event::Nmi)];
+    let programs = firsts
+        .into_iter()
+        .enumerate()
+        .map(|(n, (vector, program))| (vector, program, None, n >= 10));
+    let nop: Program = |a| a.nop();
+    let external = events.map(|(vector, event)| (vector, nop, Some(event), true));
+    for (first, program, event, benign) in programs.chain(external) {
+        for second in seconds {
+            let mut bench = Bench::protected_user(program);
+            bench.page_32();
+            bench.describe(ABSENT, (DATA32 | DPL3) & !0x80, 0, u32::MAX);
+            bench.describe(ABSENT + 8, DATA32 & !0x80, 0, u32::MAX);
+            // #TS comes of an IRET to a task that is not there, into of OF, #DE of ECX = 0.
+            bench.state.rflags |= 1 << 11 | if first == 10 { NT } else { 0 };
+            bench.state.gpr[RDX] = u64::from(ABSENT | 3);
+            bench.write32(USER_DATA, 1);
+            bench.write32(USER_DATA + 4, 2);
+            // Handlers stay where they are, at level 3.
+            for vector in 0..=255 {
+                bench.write(handler_of(vector), &[0xeb, 0xfe]);
+                bench.gate32(vector, 0xee);
+                bench.write16(IDT + 8 * u64::from(vector) + 2, USER_CS32);
+            }
+            bench.write32(ROOT + 0x1000 + 4 * (HANDLERS >> 12), HANDLERS as u32 | 7);
+            for page in 0..4 {
+                let at = HANDLERS + 0x1000 * page;
+                bench.write32(ROOT + 0x1000 + 4 * (at >> 12), at as u32 | 7);
+            }
+            let gate = IDT + 8 * u64::from(first);
+            match second {
+                Second::AbsentGate => bench.gate32(first, 0x6e),
+                Second::BadGate => bench.gate32(first, 0xe0),
+                Second::BadStack => {
+                    bench.gate32(first, 0xee);
+                    bench.write16(TSS + 8, 0);
+                }
+                Second::AbsentStack => {
+                    bench.gate32(first, 0xee);
+                    bench.write16(TSS + 8, ABSENT + 8);
+                }
+                Second::AbsentDescriptor => {
+                    bench.state.gdtr.limit = 0xffff;
+                    bench.write16(gate + 2, 0xa000);
+                    bench.write32(ROOT + 0x1000 + 4 * ((GDT + 0xa000) >> 12), 0);
+                }
+            }
+            if let Some(event) = event.clone() {
+                bench.at(0, event);
+            }
+            bench.last = 8;
+            let contributory = |vector: u8| matches!(vector, 0 | 10..=13);
+            let vector = second.vector();
+            let doubles = !benign
+                && (contributory(first) && contributory(vector)
+                    || first == 14 && (contributory(vector) || vector == 14));
+            let expected = if doubles { 8 } else { vector };
+            let outcome = bench.run();
+            assert_eq!(
+                (outcome.end, outcome.state.rip),
+                (End::Steps, handler_of(expected)),
+                "{first} and {second:?}"
+            );
+        }
+    }
+}

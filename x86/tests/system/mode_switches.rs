@@ -136,20 +136,22 @@ fn protected_to_long_to_compatibility_and_back() {
 }
 
 #[test]
-fn long_mode_needs_pae_and_a_code_segment_without_l() {
-    let bench = |more: u64, rights: u16| {
+fn long_mode_needs_pae_a_code_segment_without_l_and_a_wide_task() {
+    let bench = |more: u64, rights: u16, task: u16| {
         let mut bench = Bench::protected(|a| a.mov(cr0, eax));
         bench.state.cr4 |= more;
         bench.state.cr3 = ROOT;
         bench.state.msr.efer = 0x100;
         bench.state.gpr[RAX] = bench.state.cr0 | PG;
         bench.segment(1, KERNEL_CS, rights, 0, u32::MAX);
+        bench.state.tr.rights = task;
         let outcome = bench.run();
         outcome.expect(13, Some(0), CODE);
         assert_eq!(outcome.state.msr.efer, 0x100);
     };
-    bench(0, CODE32);
-    bench(PAE, CODE32 | 0x2000);
+    bench(0, CODE32, 0x8b);
+    bench(PAE, CODE32 | 0x2000, 0x8b);
+    bench(PAE, CODE32, 0x83);
 }
 
 #[test]

@@ -402,3 +402,53 @@ fn arpl_writes_only_what_it_raises() {
     assert_eq!(outcome.state.rflags & ZF, 0);
     bench(0xfff0, READ_ONLY).expect(13, Some(0), CODE);
 }
+
+#[test]
+fn real_mode_data_ends_at_64_kib() {
+    let bench = |program: &[u8], register: usize, offset: u64| {
+        let mut bench = Bench::real(|a| a.db(program));
+        bench.state.gpr[register] = offset;
+        bench.run()
+    };
+    // A word at [BX], at [BP] and a byte.
+    bench(&[0x8b, 0x07], RBX, 0xffff).expect(13, None, 0);
+    bench(&[0x8b, 0x46, 0x00], 5, 0xffff).expect(12, None, 0);
+    assert_eq!(bench(&[0x8a, 0x07, 0xf4], RBX, 0xffff).end, End::Halted);
+    assert_eq!(bench(&[0x8b, 0x07, 0xf4], RBX, 0xfffe).state.rip, 3);
+    // 32-bit addresses do not wrap.
+    bench(&[0x67, 0x8a, 0x03], RBX, 0x1_0000).expect(13, None, 0);
+}
+
+#[test]
+fn addresses_above_1_mib_do_not_wrap_in_real_mode() {
+    let mut bench = Bench::real(|a| {
+        a.mov(ax, word_ptr(0x20))?;
+        a.hlt()
+    });
+    bench.segment(3, 0xffff, 0x93, 0xf_fff0, 0xffff);
+    bench.write16(0x10, 1);
+    bench.write16(0x10_0010, 2);
+    assert_eq!(bench.run().register(RAX), 2);
+}
+
+#[test]
+fn segments_of_4_gib_end_there() {
+    let bench = |rights: u16, limit: u32, base: u64, offset: u64| {
+        let mut bench = Bench::protected(|a| {
+            a.mov(eax, dword_ptr(ecx))?;
+            a.hlt()
+        });
+        bench.segment(3, SPARE, rights, base, limit);
+        bench.state.gpr[RCX] = offset;
+        bench.run()
+    };
+    // The linear address wraps, the offset does not.
+    let wrapped = bench(0xc093, u32::MAX, DATA + 4, 0xffff_fffc);
+    assert_eq!(wrapped.state.rip, CODE + 3);
+    bench(0xc093, u32::MAX, DATA, 0xffff_fffd).expect(13, Some(0), CODE);
+    // Expand-down, likewise.
+    let wrapped = bench(0xc097, 0xfff, DATA + 4, 0xffff_fffc);
+    assert_eq!(wrapped.state.rip, CODE + 3);
+    bench(0xc097, 0xfff, DATA, 0xffff_fffd).expect(13, Some(0), CODE);
+    bench(0xc097, u32::MAX, DATA, 0xffff_ffff).expect(13, Some(0), CODE);
+}

@@ -196,3 +196,85 @@ fn traps_and_interrupts_come_in_order() {
     let trap = bench.run().expect(0x50, None, handler_of(1) + 2);
     assert_eq!(trap.flags & TF, 0);
 }
+
+#[test]
+fn sysenter_keeps_tf_and_is_trapped() {
+    let mut bench = Bench::long_user(|a| a.sysenter());
+    bench.state.msr.sysenter_cs = u64::from(KERNEL_CS);
+    bench.state.msr.sysenter_esp = STACK;
+    bench.state.msr.sysenter_eip = CODE;
+    bench.state.rflags |= TF;
+    bench.code(64, CODE, |a| a.hlt());
+    let trap = bench.run().expect(1, None, CODE);
+    assert_eq!((trap.cs, trap.flags & (TF | IF)), (KERNEL_CS, TF));
+    let mut exit = Bench::long(|a| a.sysexitq());
+    exit.state.msr.sysenter_cs = u64::from(KERNEL_CS);
+    exit.state.gpr[RDX] = USER_CODE;
+    exit.state.gpr[RCX] = USER_STACK;
+    exit.state.rflags |= TF;
+    exit.code(64, USER_CODE, |a| a.ud2());
+    exit.run().expect(1, None, USER_CODE);
+}
+
+#[test]
+fn software_exceptions_are_not_trapped() {
+    for (program, vector) in [([0xcc, 0x90], 3), ([0xce, 0x90], 4), ([0xf1, 0x90], 1)] {
+        let mut bench = Bench::protected(|a| a.db(&program));
+        bench.state.rflags |= TF | 1 << 11;
+        let outcome = bench.run();
+        let trap = outcome.expect(vector, None, CODE + 1);
+        assert_ne!(trap.flags & TF, 0);
+        assert_eq!(outcome.state.dr6, 0xffff_0ff0, "vector {vector}");
+    }
+    // INTO without an overflow is an instruction like others.
+    let mut none = Bench::protected(|a| a.into());
+    none.state.rflags |= TF;
+    none.run().expect(1, None, CODE + 1);
+}
+
+#[test]
+fn real_mode_steps_and_its_iret_sets_tf_after_itself() {
+    let mut bench = Bench::real(|a| {
+        a.pushf()?;
+        a.pop(ax)?;
+        a.or(ax, 0x100)?;
+        a.push(ax)?;
+        a.push(cs)?;
+        a.push(0x40)?;
+        a.iret()
+    });
+    bench.write(CODE + 0x40, &[0x90, 0x90, 0xf4]);
+    let outcome = bench.run();
+    let trap = outcome.expect(1, None, 0x41);
+    assert_ne!(trap.flags & TF, 0);
+    assert_eq!(outcome.state.dr6, STEP);
+}
+
+#[test]
+fn transfers_to_other_levels_are_trapped_where_they_lead() {
+    // RETF to level 3.
+    let mut out = Bench::protected(|a| a.retf());
+    out.state.gpr[RSP] = STACK - 16;
+    let frame = [
+        USER_CODE,
+        u64::from(USER_CS32),
+        USER_STACK,
+        u64::from(USER_DS),
+    ];
+    for (slot, value) in frame.into_iter().enumerate() {
+        out.write32(STACK - 16 + 4 * slot as u64, value as u32);
+    }
+    out.state.rflags |= TF;
+    let trap = out.run().expect(1, None, USER_CODE);
+    assert_eq!((trap.cs, trap.rsp), (USER_CS32, USER_STACK));
+    // CALL through a gate to level 0.
+    let mut inward = Bench::protected_user(|a| {
+        a.db(&[0x9a, 0, 0, 0, 0])?;
+        a.db(&(SPARE | 3).to_le_bytes())
+    });
+    let gate = (CODE & 0xffff) | u64::from(KERNEL_CS) << 16 | 0xecu64 << 40 | CODE >> 16 << 48;
+    inward.write64(GDT + u64::from(SPARE), gate);
+    inward.state.rflags |= TF;
+    let trap = inward.run().expect(1, None, CODE);
+    assert_eq!(trap.cs, KERNEL_CS);
+}
