@@ -376,6 +376,40 @@ mod tests {
     }
 
     #[test]
+    fn a_level_that_is_masked_under_way_ends_and_waits() {
+        let mut ioapic = Ioapic::new();
+        write(&mut ioapic, 0x1A, 0x8032);
+        assert!(ioapic.set_line(5, true).is_some());
+        assert_eq!(write(&mut ioapic, 0x1A, 0x1_8032), None);
+        assert_eq!(read(&mut ioapic, 0x1A), 0x1_C032, "still under way");
+        assert_eq!(write(&mut ioapic, 0x1A, 0x8032), None, "one under way");
+        write(&mut ioapic, 0x1A, 0x1_8032);
+        assert_eq!(ioapic.end_of_interrupt(0x32), vec![]);
+        assert_eq!(read(&mut ioapic, 0x1A), 0x1_8032);
+        assert!(write(&mut ioapic, 0x1A, 0x8032).is_some());
+    }
+
+    #[test]
+    fn an_end_goes_by_the_vector_that_the_entry_has_now() {
+        let mut ioapic = Ioapic::new();
+        write(&mut ioapic, 0x1A, 0x8032);
+        assert!(ioapic.set_line(5, true).is_some());
+        write(&mut ioapic, 0x1A, 0x8033);
+        assert_eq!(ioapic.end_of_interrupt(0x32), vec![]);
+        assert_eq!(read(&mut ioapic, 0x1A), 0xC033);
+        assert_eq!(ioapic.end_of_interrupt(0x33)[0].vector, 0x33);
+    }
+
+    #[test]
+    fn remote_irr_and_delivery_status_cannot_be_written() {
+        let mut ioapic = Ioapic::new();
+        write(&mut ioapic, 0x1A, 0x1_D032);
+        assert_eq!(read(&mut ioapic, 0x1A), 0x1_8032);
+        write(&mut ioapic, 0x1B, u32::MAX);
+        assert_eq!(read(&mut ioapic, 0x1B), 0xFF00_0000);
+    }
+
+    #[test]
     fn remote_irr_is_cleared_by_going_through_edge() {
         let mut ioapic = Ioapic::new();
         write(&mut ioapic, 0x1A, 0x8032);

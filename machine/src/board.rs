@@ -215,7 +215,8 @@ impl Board {
         }
     }
 
-    /// Offset into the local APIC's window.
+    /// Offset into the local APIC's window. The guest may move it: then it hides other devices, but
+    /// not RAM, whose accesses never come here.
     fn in_lapic(&self, address: u64) -> Option<u64> {
         let offset = address.wrapping_sub(self.lapic.mmio_window()?);
         (offset < APIC_WINDOW).then_some(offset)

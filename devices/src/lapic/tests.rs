@@ -370,3 +370,263 @@ fn impossible_states_are_refused() {
         assert!(Lapic::restore(&state).is_err(), "{state:?}");
     }
 }
+
+#[test]
+fn the_processor_priority_is_the_higher_class() {
+    // Task priority, vector in service, processor priority.
+    for (tpr, in_service, ppr) in [
+        (0x00, None, 0x00),
+        (0x2F, None, 0x2F),
+        (0x2F, Some(0x31), 0x30),
+        (0x35, Some(0x31), 0x35),
+        (0x30, Some(0x3F), 0x30),
+        (0x40, Some(0x3F), 0x40),
+        (0xFF, Some(0xFE), 0xFF),
+    ] {
+        let mut lapic = lapic();
+        if let Some(vector) = in_service {
+            lapic.receive(message(vector));
+            assert_eq!(lapic.acknowledge(), Some(vector));
+        }
+        lapic.mmio_write(TPR, tpr, 0);
+        assert_eq!(lapic.mmio_read(PPR, 0), ppr, "{tpr:#x} {in_service:x?}");
+        assert_eq!(u32::from(lapic.cr8()), tpr >> 4);
+        // A vector is delivered above the class of the processor priority only.
+        let class = (ppr >> 4) as u8;
+        lapic.receive(message(class << 4 | 0xF));
+        assert_eq!(lapic.pending_interrupt(), None);
+        if class < 0xF {
+            lapic.receive(message((class + 1) << 4));
+            assert_eq!(lapic.pending_interrupt(), Some((class + 1) << 4));
+        }
+    }
+}
+
+#[test]
+fn cr8_clears_the_sub_class_of_the_task_priority() {
+    let mut lapic = lapic();
+    lapic.mmio_write(TPR, 0x5A, 0);
+    assert_eq!(lapic.cr8(), 5);
+    lapic.set_cr8(5);
+    assert_eq!(lapic.mmio_read(TPR, 0), 0x50);
+}
+
+/// What a command did to the one APIC there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Effect {
+    Nothing,
+    Interrupt,
+    Nmi,
+    Init,
+}
+
+#[test]
+fn every_delivery_mode_with_every_shorthand() {
+    use Effect::{Init, Interrupt, Nmi, Nothing};
+    // Delivery modes 0 to 7; destination by id, self, all, all but self.
+    let expected = [
+        [Interrupt, Interrupt, Interrupt, Nothing],
+        [Interrupt, Nothing, Interrupt, Nothing],
+        [Nothing; 4],
+        [Nothing; 4],
+        [Nmi, Nothing, Nmi, Nothing],
+        [Init, Nothing, Init, Nothing],
+        [Nothing; 4],
+        [Nothing; 4],
+    ];
+    for (mode, row) in (0u64..).zip(expected) {
+        for (shorthand, effect) in (0u64..).zip(row) {
+            for mut lapic in [lapic(), x2apic()] {
+                let command = 0x51 | mode << 8 | 1 << 14 | shorthand << 18;
+                if lapic.wrmsr(0x830, command, 0).is_err() {
+                    lapic.mmio_write(ICR_HIGH, 0, 0);
+                    lapic.mmio_write(ICR, command as u32, 0);
+                }
+                let seen = if lapic.acknowledge() == Some(0x51) {
+                    Interrupt
+                } else if lapic.acknowledge_nmi() {
+                    Nmi
+                } else if lapic.acknowledge_init() {
+                    Init
+                } else {
+                    Nothing
+                };
+                assert_eq!(seen, effect, "mode {mode}, shorthand {shorthand}");
+                assert_eq!(lapic.save().errors, 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_trigger_bit_of_a_command_makes_no_level_interrupt() {
+    let mut lapic = x2apic();
+    lapic.wrmsr(0x830, 0xC051, 0).unwrap();
+    assert_eq!(lapic.acknowledge(), Some(0x51));
+    assert_eq!(lapic.rdmsr(0x81A, 0), Ok(0), "TMR");
+    assert_eq!(lapic.wrmsr(0x80B, 0, 0), Ok(None), "nothing for the IOAPIC");
+}
+
+#[test]
+fn the_trigger_mode_of_a_vector_is_that_of_its_last_request() {
+    let mut lapic = lapic();
+    let level = Message {
+        level: true,
+        ..message(0x61)
+    };
+    lapic.receive(level);
+    assert_eq!(lapic.mmio_read(0x1B0, 0), 1 << 1);
+    lapic.receive(message(0x61));
+    assert_eq!(lapic.mmio_read(0x1B0, 0), 0);
+    lapic.acknowledge();
+    assert_eq!(lapic.mmio_write(EOI, 0, 0), None);
+}
+
+#[test]
+fn ends_are_told_from_the_highest_vector_down() {
+    let mut lapic = lapic();
+    for vector in [0x41, 0x51, 0x61] {
+        lapic.receive(Message {
+            level: vector != 0x51,
+            ..message(vector)
+        });
+        lapic.acknowledge();
+    }
+    let ends = [(); 4].map(|()| lapic.mmio_write(EOI, 0, 0));
+    assert_eq!(ends, [Some(0x61), None, Some(0x41), None]);
+}
+
+#[test]
+fn illegal_vectors_are_errors_and_never_requested() {
+    // LVT timer, IPI, SELF IPI, message: each with vector 15 and with 16.
+    for (vector, legal) in [(15u8, false), (16, true)] {
+        let send = |how: fn(&mut Lapic, u8)| {
+            let mut lapic = x2apic();
+            how(&mut lapic, vector);
+            let errors = lapic.save().errors;
+            (lapic.acknowledge().is_some(), errors)
+        };
+        let sent = if legal { 0 } else { ERROR_SEND_ILLEGAL_VECTOR };
+        let received = if legal {
+            0
+        } else {
+            ERROR_RECEIVED_ILLEGAL_VECTOR
+        };
+        // Vectors of class 1 are the lowest that can be delivered.
+        assert_eq!(
+            send(|lapic, vector| {
+                lapic.wrmsr(0x830, u64::from(vector), 0).unwrap();
+            }),
+            (legal, sent)
+        );
+        assert_eq!(
+            send(|lapic, vector| {
+                lapic.wrmsr(0x83F, u64::from(vector), 0).unwrap();
+            }),
+            (legal, sent)
+        );
+        assert_eq!(
+            send(|lapic, vector| {
+                lapic.receive(message(vector));
+            }),
+            (legal, received)
+        );
+        assert_eq!(
+            send(|lapic, vector| {
+                lapic.wrmsr(0x832, u64::from(vector), 0).unwrap();
+                lapic.wrmsr(0x838, 1, 0).unwrap();
+                lapic.advance(80);
+            }),
+            (legal, received)
+        );
+    }
+}
+
+#[test]
+fn a_change_from_or_to_tsc_deadline_mode_disarms_and_no_other() {
+    const MODES: [u64; 3] = [0, 1 << 17, 2 << 17];
+    for from in MODES {
+        for to in MODES {
+            let mut lapic = x2apic();
+            lapic.wrmsr(0x832, from | 0xEC, 0).unwrap();
+            lapic.wrmsr(0x838, 100, 0).unwrap();
+            lapic.wrmsr(MSR_TSC_DEADLINE, 9000, 0).unwrap();
+            let armed = if from == MODES[2] { 9000 } else { 8000 };
+            assert_eq!(lapic.deadline(), Some(armed));
+            lapic.wrmsr(0x832, to | 0xEC, 400).unwrap();
+            let kept = from == to || (from != MODES[2] && to != MODES[2]);
+            assert_eq!(lapic.deadline(), kept.then_some(armed), "{from:x} {to:x}");
+            assert_eq!(
+                lapic.rdmsr(0x838, 400),
+                Ok(if kept && to != MODES[2] { 100 } else { 0 })
+            );
+        }
+    }
+}
+
+#[test]
+fn one_shot_becomes_periodic_while_it_counts() {
+    let mut lapic = lapic();
+    lapic.mmio_write(LVT_TIMER, 0xEC, 0);
+    lapic.mmio_write(INITIAL, 100, 0);
+    lapic.mmio_write(LVT_TIMER, 0x2_00EC, 4000);
+    lapic.advance(8000);
+    assert_eq!(lapic.acknowledge(), Some(0xEC));
+    assert_eq!(lapic.deadline(), Some(16_000));
+    // And back: the period that runs is the last.
+    lapic.mmio_write(LVT_TIMER, 0xEC, 12_000);
+    lapic.advance(16_000);
+    assert_eq!(lapic.deadline(), None);
+}
+
+#[test]
+fn a_masked_timer_fires_when_it_is_unmasked_before_it_expires() {
+    let mut lapic = lapic();
+    lapic.mmio_write(LVT_TIMER, 0x1_00EC, 0);
+    lapic.mmio_write(INITIAL, 100, 0);
+    assert_eq!(lapic.deadline(), None);
+    lapic.mmio_write(LVT_TIMER, 0xEC, 7999);
+    assert_eq!(lapic.deadline(), Some(8000));
+    lapic.advance(8000);
+    assert_eq!(lapic.acknowledge(), Some(0xEC));
+}
+
+#[test]
+fn what_is_not_enabled_takes_nothing() {
+    let mut lapic = lapic();
+    lapic.wrmsr(MSR_APIC_BASE, 0xFEE0_0100, 0).unwrap();
+    assert_eq!(lapic.mmio_window(), None);
+    for mode in [DeliveryMode::Fixed, DeliveryMode::Nmi, DeliveryMode::Init] {
+        assert!(!lapic.receive(Message {
+            mode,
+            ..message(0x41)
+        }));
+    }
+    lapic.rdmsr(0x802, 0).unwrap_err();
+    // As after power-up when it comes back.
+    lapic.wrmsr(MSR_APIC_BASE, 0xFEE0_0900, 0).unwrap();
+    assert_eq!(lapic.save(), Lapic::new(0).save());
+}
+
+#[test]
+fn the_window_moves() {
+    let mut lapic = lapic();
+    lapic.wrmsr(MSR_APIC_BASE, 0xD000_0900, 0).unwrap();
+    assert_eq!(lapic.mmio_window(), Some(0xD000_0000));
+    assert_eq!(lapic.mmio_read(SVR, 0), 0x1FF, "nothing else changes");
+}
+
+#[test]
+fn read_only_bits_of_entries_stay() {
+    let mut lapic = x2apic();
+    // Delivery status can be written to no effect; remote IRR of LINT0, too.
+    lapic.wrmsr(0x832, 1 << 12 | 0xEC, 0).unwrap();
+    assert_eq!(lapic.rdmsr(0x832, 0), Ok(0xEC));
+    lapic.wrmsr(0x835, 1 << 12 | 1 << 14 | 0x8700, 0).unwrap();
+    assert_eq!(lapic.rdmsr(0x835, 0), Ok(0x8700));
+    lapic.wrmsr(0x832, 1 << 14, 0).unwrap_err();
+    // Masks stay after a software disable until they are written.
+    lapic.wrmsr(0x80F, 0xFF, 0).unwrap();
+    lapic.wrmsr(0x80F, 0x1FF, 0).unwrap();
+    assert_eq!(lapic.rdmsr(0x832, 0), Ok(0x1_00EC));
+}
