@@ -26,7 +26,7 @@ use crate::board::PowerRequest;
 use crate::clock::Clock;
 
 /// Version of [`MachineState`]; raised with every change of its shape or meaning.
-pub const STATE_VERSION: u32 = 8;
+pub const STATE_VERSION: u32 = 9;
 
 /// What the guest boots. It is state: a reset loads it again and opens no file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -32,7 +32,8 @@ pub const SERIAL_LENGTH: usize = 20;
 pub const QUEUES_MAX: u16 = 16;
 /// The most entries of a queue.
 pub const QUEUE_SIZE_MAX: u16 = 1024;
-/// Above so many bytes in flight, further requests wait in the ring.
+/// Above so many bytes in flight, further requests wait in the ring. A buffer counts as a sector at
+/// least.
 pub const BYTES_IN_FLIGHT: u64 = 8 << 20;
 /// The most bytes of one request; a longer one fails.
 const REQUEST_MAX: u64 = 32 << 20;
@@ -126,7 +127,7 @@ impl Block {
     /// One with a saved state.
     pub(crate) fn restore(spec: BlockSpec, state: &BlockState) -> Result<Self, InvalidState> {
         spec.validate()?;
-        state.in_flight.validate(spec.queues)?;
+        state.in_flight.validate(spec.queues, requests_max(&spec))?;
         let state = state.clone();
         Ok(Block { spec, state })
     }
@@ -163,8 +164,8 @@ impl Block {
     /// Takes requests from a queue while there is room for what they carry.
     fn work(&mut self, queue: usize, reach: &mut Reach<'_>) -> Result<(), Broken> {
         // What outlived a reset counts too: a driver that resets again and again gains nothing.
-        let most = usize::from(self.spec.queues) * usize::from(self.spec.queue_size);
-        while self.state.in_flight.bytes() < BYTES_IN_FLIGHT && self.state.in_flight.len() < most {
+        let most = requests_max(&self.spec);
+        while self.state.in_flight.load() < BYTES_IN_FLIGHT && self.state.in_flight.len() < most {
             let Some(ring) = reach.rings.get_mut(queue) else {
                 break;
             };
@@ -291,6 +292,11 @@ impl Block {
     }
 }
 
+/// The most requests in flight.
+fn requests_max(spec: &BlockSpec) -> usize {
+    usize::from(spec.queues) * usize::from(spec.queue_size)
+}
+
 /// Answers a chain that needs nobody else.
 fn answer(
     reach: &mut Reach<'_>,
@@ -300,11 +306,14 @@ fn answer(
     value: u32,
     written: u32,
 ) -> Result<(), Broken> {
+    // A driver that has withdrawn DRIVER_OK waits for nothing.
+    let Some(ring) = reach.rings.get_mut(usize::from(queue)) else {
+        return Ok(());
+    };
     if let Some(address) = status {
         // It lies in a segment of the chain.
         let _ = reach.ram.write(address, &[value as u8]);
     }
-    let ring = reach.rings.get_mut(usize::from(queue)).ok_or(Broken)?;
     ring.put(reach.ram, head, written + 1)
 }
 
@@ -369,10 +378,9 @@ impl Model for Block {
                 return Ok(());
             }
             Event::Completed { id, outcome } => {
-                let Some(ended) = self.state.in_flight.end(*id) else {
+                let Some(ended) = self.state.in_flight.end(*id, reach.submit) else {
                     return Ok(());
                 };
-                self.state.in_flight.release(reach.submit);
                 if let Some(target) = ended.target {
                     let status = match outcome {
                         Outcome::Done => VIRTIO_BLK_S_OK,

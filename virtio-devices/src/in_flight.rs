@@ -40,18 +40,54 @@ pub(crate) struct Pending {
     pub(crate) request: Request,
     /// Where the result goes; nowhere after a reset.
     pub(crate) target: Option<Target>,
-    /// It waits for an earlier one.
-    pub(crate) held: bool,
+    /// Pages of guest RAM that it will write: first and last of each stretch, in order, without
+    /// overlaps. A driver may give thousands of buffers to hundreds of requests, and each request is
+    /// compared with all others. They stay after a reset.
+    pages: Vec<(u64, u64)>,
+    /// How many earlier ones it waits for.
+    waits_for: u32,
+}
+
+/// The pages that a target's data lies in.
+fn pages(target: &Target) -> Vec<(u64, u64)> {
+    let segments = target.data.iter().filter(|segment| segment.length > 0);
+    let mut pages: Vec<(u64, u64)> = segments
+        .map(|segment| {
+            let last = segment
+                .address
+                .saturating_add(u64::from(segment.length) - 1);
+            (segment.address / PAGE_SIZE, last / PAGE_SIZE)
+        })
+        .collect();
+    pages.sort_unstable();
+    pages.dedup_by(|next, kept| {
+        let is_adjacent = next.0 <= kept.1 + 1;
+        if is_adjacent {
+            kept.1 = kept.1.max(next.1);
+        }
+        is_adjacent
+    });
+    pages
+}
+
+/// Whether two lists of stretches, each in order, have a page in common.
+fn meet(mut ours: &[(u64, u64)], mut theirs: &[(u64, u64)]) -> bool {
+    while let ([a, rest_of_ours @ ..], [b, rest_of_theirs @ ..]) = (ours, theirs) {
+        if a.1 < b.0 {
+            ours = rest_of_ours;
+        } else if b.1 < a.0 {
+            theirs = rest_of_theirs;
+        } else {
+            return true;
+        }
+    }
+    false
 }
 
 impl Pending {
-    /// Pages of guest RAM that it will write.
-    fn pages(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let segments = self.target.iter().flat_map(|target| &target.data);
-        segments.filter(|s| s.length > 0).map(|segment| {
-            let last = segment.address + u64::from(segment.length) - 1;
-            (segment.address / PAGE_SIZE, last / PAGE_SIZE)
-        })
+    /// Whether it may be carried out.
+    fn is_submitted(&self) -> bool {
+        self.waits_for == 0
     }
 
     /// Whether `later` must wait for it.
@@ -62,10 +98,7 @@ impl Pending {
             }
             _ => false,
         };
-        on_disk
-            || self
-                .pages()
-                .any(|(first, last)| later.pages().any(|(from, to)| first <= to && from <= last))
+        on_disk || meet(&self.pages, &later.pages)
     }
 }
 
@@ -85,13 +118,14 @@ impl InFlight {
         }
     }
 
-    /// Refuses what cannot be.
-    pub(crate) fn validate(&self, ram_queues: u16) -> Result<(), InvalidState> {
+    /// Refuses what cannot be of a device with so many queues, and so many requests at most.
+    pub(crate) fn validate(&self, ram_queues: u16, most: usize) -> Result<(), InvalidState> {
         let ids = self.pending.iter().map(|pending| pending.id);
         let is_ordered = ids.clone().is_sorted_by(|a, b| a < b);
         let is_known = ids.max().is_none_or(|id| id < self.next_id);
         let mut targets = self.pending.iter().filter_map(|p| p.target.as_ref());
-        if is_ordered && is_known && targets.all(|target| target.queue < ram_queues) {
+        let fits = targets.all(|target| target.queue < ram_queues) && self.len() <= most;
+        if is_ordered && is_known && fits && self.is_held_right() {
             return Ok(());
         }
         Err(InvalidState {
@@ -99,10 +133,25 @@ impl InFlight {
         })
     }
 
-    /// Bytes that the requests hold or will bring.
-    pub(crate) fn bytes(&self) -> u64 {
-        let bytes = |p: &Pending| p.request.data_length() as u64 + p.request.answer_length();
-        self.pending.iter().map(bytes).sum()
+    /// Whether each request waits for as many as it must.
+    fn is_held_right(&self) -> bool {
+        self.pending.iter().enumerate().all(|(index, later)| {
+            let earlier = self.pending.iter().take(index);
+            let count = earlier.filter(|earlier| earlier.precedes(later)).count();
+            let target = later.target.as_ref();
+            let has_its_pages = target.is_none_or(|target| later.pages == pages(target));
+            later.waits_for as usize == count && has_its_pages
+        })
+    }
+
+    /// What the requests hold or will bring, in bytes; a buffer counts as a sector at least.
+    pub(crate) fn load(&self) -> u64 {
+        const LEAST: u64 = 512;
+        let load = |p: &Pending| {
+            let bytes = p.request.data_length() as u64 + p.request.answer_length();
+            bytes.max(p.pages.len() as u64 * LEAST)
+        };
+        self.pending.iter().map(load).sum()
     }
 
     /// How many there are.
@@ -117,11 +166,13 @@ impl InFlight {
         let mut new = Pending {
             id,
             request,
+            pages: pages(&target),
             target: Some(target),
-            held: false,
+            waits_for: 0,
         };
-        new.held = self.pending.iter().any(|earlier| earlier.precedes(&new));
-        let may_go = !new.held;
+        let earlier = self.pending.iter();
+        new.waits_for = earlier.filter(|earlier| earlier.precedes(&new)).count() as u32;
+        let may_go = new.is_submitted();
         self.pending.push_back(new);
         may_go.then_some(id)
     }
@@ -138,26 +189,23 @@ impl InFlight {
         }
     }
 
-    /// The request `id` has ended: takes it out.
-    pub(crate) fn end(&mut self, id: u64) -> Option<Pending> {
-        let index = self.pending.iter().position(|p| p.id == id && !p.held)?;
-        self.pending.remove(index)
-    }
-
-    /// Gives what was held back and may be carried out now.
-    pub(crate) fn release(&mut self, submit: &mut dyn FnMut(u64, Request)) {
-        for index in 0..self.pending.len() {
-            let later = &self.pending[index];
-            let mut earlier = self.pending.iter().take(index);
-            if later.held && !earlier.any(|earlier| earlier.precedes(later)) {
-                let pending = &mut self.pending[index];
-                pending.held = false;
-                submit(pending.id, pending.request.clone());
+    /// The request `id` has ended: takes it out. What waited for nothing else may be carried out now.
+    pub(crate) fn end(&mut self, id: u64, submit: &mut dyn FnMut(u64, Request)) -> Option<Pending> {
+        let is_it = |pending: &Pending| pending.id == id && pending.is_submitted();
+        let index = self.pending.iter().position(is_it)?;
+        let ended = self.pending.remove(index)?;
+        for later in self.pending.iter_mut().skip(index) {
+            if ended.precedes(later) {
+                later.waits_for -= 1;
+                if later.is_submitted() {
+                    submit(later.id, later.request.clone());
+                }
             }
         }
+        Some(ended)
     }
 
-    /// The device is reset.
+    /// The device is reset: nothing that is under way reaches guest RAM any more.
     pub(crate) fn forget_targets(&mut self) {
         for pending in &mut self.pending {
             pending.target = None;
@@ -166,7 +214,7 @@ impl InFlight {
 
     /// What was submitted and has not ended, in order.
     pub(crate) fn submitted(&self) -> Vec<(u64, Request)> {
-        let submitted = self.pending.iter().filter(|pending| !pending.held);
+        let submitted = self.pending.iter().filter(|p| p.is_submitted());
         submitted.map(|p| (p.id, p.request.clone())).collect()
     }
 }
@@ -210,9 +258,9 @@ mod tests {
     }
 
     fn released(in_flight: &mut InFlight, ended: u64) -> Vec<u64> {
-        in_flight.end(ended).unwrap();
         let mut ids = Vec::new();
-        in_flight.release(&mut |id, _| ids.push(id));
+        in_flight.end(ended, &mut |id, _| ids.push(id)).unwrap();
+        in_flight.validate(1, 64).unwrap();
         ids
     }
 
@@ -240,6 +288,44 @@ mod tests {
     }
 
     #[test]
+    fn stretches_of_pages_meet_where_they_overlap() {
+        let target = |segments: &[(u64, u32)]| Target {
+            data: segments
+                .iter()
+                .map(|&(address, length)| Segment { address, length })
+                .collect(),
+            ..target(0, 0)
+        };
+        let scattered = [(0x9000, 1), (0x1FFF, 2), (0x5000, 0), (0x3000, 0x1000)];
+        assert_eq!(pages(&target(&scattered)), [(1, 3), (9, 9)]);
+        let ours = [(1, 3), (9, 9), (20, 30)];
+        for (theirs, expected) in [
+            (vec![], false),
+            (vec![(0, 0), (4, 8), (10, 19), (31, 40)], false),
+            (vec![(0, 0), (25, 26)], true),
+            (vec![(3, 3)], true),
+            (vec![(4, 9)], true),
+        ] {
+            assert_eq!(meet(&ours, &theirs), expected, "{theirs:?}");
+            assert_eq!(meet(&theirs, &ours), expected, "{theirs:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_waits_for_all_that_it_overlaps() {
+        let mut all = InFlight::new();
+        assert_eq!(all.push(write(0, 512), target(0, 0)), Some(0));
+        assert_eq!(all.push(write(1024, 512), target(0, 0)), Some(1));
+        assert_eq!(all.push(write(0, 4096), target(0, 0)), None);
+        assert!(released(&mut all, 1).is_empty());
+        assert_eq!(released(&mut all, 0), [2]);
+        let mut wrong = all.clone();
+        wrong.pending[0].waits_for = 1;
+        wrong.validate(1, 64).unwrap_err();
+        all.validate(1, 0).unwrap_err();
+    }
+
+    #[test]
     fn a_reset_leaves_the_order_and_takes_the_target() {
         let mut ram = GuestRam::new(1 << 20).unwrap();
         let mut all = InFlight::new();
@@ -249,7 +335,8 @@ mod tests {
         all.data(&mut ram, 0, 0, &[7; 512]);
         assert_eq!(ram.read_u64(0x1000).unwrap(), 0);
         assert_eq!(all.submitted().len(), 1);
-        assert!(all.end(1).is_none(), "it was not submitted");
+        let ended = all.end(1, &mut |id, _| panic!("{id} went too early"));
+        assert!(ended.is_none(), "it was not submitted");
         assert_eq!(released(&mut all, 0), [1]);
     }
 }

@@ -6,8 +6,9 @@
 //!
 //! Invariant: a chain that is handed out is whole, lies in RAM, and has its readable part before
 //! its writable one; anything else is [`Broken`], which the transport tells the driver. Every
-//! write to guest RAM is told to the watches. Between two steps nothing of a ring is undecided:
-//! [`Ring::wants_interrupt`] is asked in the step that used a buffer.
+//! write to guest RAM is told to the watches. In one step a ring gives at most as many chains as it
+//! has entries, whatever the device's own writes make of it. Between two steps nothing of a ring is
+//! undecided: [`Ring::end_step`] is asked in every step that touched it.
 
 use memory::GuestRam;
 use serde::{Deserialize, Serialize};
@@ -125,6 +126,8 @@ pub struct Ring {
     pub vector: u16,
     /// A buffer was used in this step.
     has_used: bool,
+    /// Chains that were taken in this step.
+    taken: u16,
 }
 
 impl Ring {
@@ -134,6 +137,7 @@ impl Ring {
             queue: Queue::new(size).expect("the size is a power of two"),
             vector: NO_VECTOR,
             has_used: false,
+            taken: 0,
         }
     }
 
@@ -180,6 +184,7 @@ impl Ring {
             queue: Queue::try_from(queue).ok()?,
             vector: state.vector,
             has_used: false,
+            taken: 0,
         })
     }
 
@@ -188,6 +193,7 @@ impl Ring {
         self.queue.reset();
         self.vector = NO_VECTOR;
         self.has_used = false;
+        self.taken = 0;
     }
 
     /// The device needs a reset: nothing is taken or put any more.
@@ -252,6 +258,18 @@ impl Ring {
         index.map_or(0, |index| index.0.wrapping_sub(self.queue.next_avail()))
     }
 
+    fn enable_notification(&mut self, ram: &mut GuestRam) -> Result<(), Broken> {
+        let [_, _, used] = self.addresses();
+        let event = used + 4 + 8 * u64::from(self.queue.size());
+        let address = match self.queue.event_idx_enabled() {
+            true => event,
+            false => used,
+        };
+        ram.will_write(address, 2);
+        let enabled = self.queue.enable_notification(ram.map());
+        enabled.map(|_| ()).map_err(|_| Broken)
+    }
+
     /// The next available chain. When there is none, the driver is asked to tell of the next one.
     pub fn take(&mut self, ram: &mut GuestRam) -> Result<Option<Chain>, Broken> {
         if !self.queue.ready() {
@@ -261,20 +279,17 @@ impl Ring {
             return Err(Broken);
         }
         if let Some(chain) = self.queue.pop_descriptor_chain(ram.map()) {
+            // The driver stands still during a step. Rings that lie in each other may look as if
+            // there were always one more.
+            if self.taken == self.queue.size() {
+                return Err(Broken);
+            }
+            self.taken += 1;
             let head = chain.head_index();
             return Ok(Some(check(ram, head, chain)?));
         }
         // The step that asks is the one in which the ring was found empty, so nothing is missed.
-        let [_, _, used] = self.addresses();
-        let event = used + 4 + 8 * u64::from(self.queue.size());
-        let (address, length) = match self.queue.event_idx_enabled() {
-            true => (event, 2),
-            false => (used, 2),
-        };
-        ram.will_write(address, length);
-        self.queue
-            .enable_notification(ram.map())
-            .map_err(|_| Broken)?;
+        self.enable_notification(ram)?;
         Ok(None)
     }
 
@@ -282,6 +297,7 @@ impl Ring {
     pub fn untake(&mut self, count: u16) {
         let next = self.queue.next_avail();
         self.queue.set_next_avail(next.wrapping_sub(count));
+        self.taken = self.taken.saturating_sub(count);
     }
 
     /// Bytes that the device may write in each of the chains that wait, in their order; ends before
@@ -314,8 +330,9 @@ impl Ring {
         Ok(())
     }
 
-    /// Whether a buffer was used since the last call, and the driver wants to know.
-    pub fn wants_interrupt(&mut self, ram: &GuestRam) -> bool {
+    /// The step ends. Whether a buffer was used in it, and the driver wants to know.
+    pub fn end_step(&mut self, ram: &GuestRam) -> bool {
+        self.taken = 0;
         std::mem::take(&mut self.has_used)
             && self.queue.needs_notification(ram.map()).unwrap_or(false)
     }

@@ -41,7 +41,7 @@ impl Rng {
 
     /// One with a saved state.
     pub(crate) fn restore(state: &RngState) -> Result<Self, InvalidState> {
-        state.in_flight.validate(1)?;
+        state.in_flight.validate(1, QUEUE_SIZE.into())?;
         Ok(Rng {
             state: state.clone(),
         })
@@ -106,10 +106,9 @@ impl Model for Rng {
                 Ok(())
             }
             Event::Completed { id, outcome } => {
-                let Some(ended) = self.state.in_flight.end(*id) else {
+                let Some(ended) = self.state.in_flight.end(*id, reach.submit) else {
                     return Ok(());
                 };
-                self.state.in_flight.release(reach.submit);
                 if let (Some(target), [ring, ..]) = (ended.target, &mut *reach.rings) {
                     let written = target.written(&ended.request, *outcome);
                     ring.put(reach.ram, target.head, written)?;

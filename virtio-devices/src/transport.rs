@@ -335,11 +335,6 @@ impl VirtioPci {
 
     // --- Queues.
 
-    fn is_running(&self) -> bool {
-        let running = STATUS_DRIVER_OK;
-        self.common.status & (running | VIRTIO_CONFIG_S_NEEDS_RESET as u8) == running
-    }
-
     /// For how many of the next frames, of which the lengths are given, its driver has buffers now;
     /// `None` unless it is a card that a driver uses.
     pub fn receivable(
@@ -349,7 +344,7 @@ impl VirtioPci {
     ) -> Option<usize> {
         let features = self.common.driver_features;
         let count = self.model.receivable(&self.rings, features, ram, frames);
-        count.filter(|_| self.is_running())
+        count.filter(|_| self.common.is_running())
     }
 
     /// How many typed bytes would not be lost now, if it takes any.
@@ -374,7 +369,7 @@ impl VirtioPci {
     }
 
     fn notify(&mut self, env: &mut Env<'_>, queue: usize) {
-        if self.is_running() && self.rings.get(queue).is_some_and(Ring::is_ready) {
+        if self.common.is_running() && self.rings.get(queue).is_some_and(Ring::is_ready) {
             self.with_model(env, |model, reach| model.notify(queue, reach));
         }
     }
@@ -398,9 +393,11 @@ impl VirtioPci {
                 request,
             });
         };
+        // Before DRIVER_OK, and after a mistake, the driver's buffers are not the device's.
+        let is_running = self.common.is_running();
         let mut reach = Reach {
             ram: env.ram,
-            rings: &mut self.rings,
+            rings: if is_running { &mut self.rings } else { &mut [] },
             features: self.common.driver_features,
             submit: &mut submit,
             config_changed: false,
@@ -408,7 +405,7 @@ impl VirtioPci {
         let result = call(&mut *self.model, &mut reach);
         let config_changed = reach.config_changed;
         for index in 0..self.rings.len() {
-            if self.rings[index].wants_interrupt(env.ram) {
+            if self.rings[index].end_step(env.ram) {
                 let vector = self.rings[index].vector;
                 self.interrupt(env, vector, ISR_QUEUE);
             }

@@ -107,6 +107,11 @@ impl Common {
         Common(state.clone())
     }
 
+    /// Whether the driver has set the device up, and the device has not said that it needs a reset.
+    pub(super) fn is_running(&self) -> bool {
+        self.status & (STATUS_DRIVER_OK | STATUS_NEEDS_RESET) == STATUS_DRIVER_OK
+    }
+
     /// The structure as the driver reads it.
     pub(super) fn image(&self, rings: &[Ring], features: u64) -> [u8; LENGTH] {
         let mut image = [0; LENGTH];

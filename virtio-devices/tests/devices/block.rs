@@ -1,6 +1,9 @@
 //! The disk, as a driver meets it.
 
-use crate::driver::{DEVICE, Driver, EVENT_INDEX, NEEDS_RESET, STATUS, available};
+use crate::driver::{
+    DEVICE, Driver, EVENT_INDEX, INDIRECT, NEEDS_RESET, NEXT, SIZE, STATUS, WRITE, available,
+    descriptors, used,
+};
 use virtio_devices::block::BlockSpec;
 use virtio_devices::{DeviceSpec, Event, Extent, Outcome, Request};
 
@@ -282,6 +285,64 @@ fn a_request_without_a_status_or_a_header_needs_a_reset() {
         driver.notify(0);
         assert_eq!(driver.status(), 15 | NEEDS_RESET);
     }
+}
+
+/// The end of the used ring lies over the available index: what the device writes there looks as if
+/// the driver had offered more.
+#[test]
+fn more_chains_in_a_step_than_entries_need_a_reset() {
+    let mut driver = Driver::new(&DeviceSpec::Block(spec()));
+    let available = used(0) + 126;
+    driver.set_up_at(0, |queue| [descriptors(queue), available, used(queue)]);
+    driver.ram.write(HEADER_AT, &GET_ID.to_le_bytes()).unwrap();
+    for (index, descriptor) in [
+        (0, (HEADER_AT, 16, NEXT, 1)),
+        (1, (0x1000, 18, NEXT | WRITE, 2)),
+        (2, (STATUS_AT, 1, WRITE, 0)),
+    ] {
+        driver.descriptor(descriptors(0), index, descriptor);
+    }
+    // Sixteen times the same chain. The sixteenth answer's length, 19, is the new index.
+    let index = SIZE.to_le_bytes();
+    driver.ram.write(available + 2, &index).unwrap();
+    driver.notify(0);
+    assert_eq!(driver.status(), 15 | NEEDS_RESET);
+    let used = driver.ram.read_u32(used(0)).unwrap();
+    assert_eq!(used >> 16, u32::from(SIZE));
+}
+
+/// Hundreds of requests with hundreds of buffers each are compared with each other, which takes a
+/// moment and not minutes; the rest waits in the ring.
+#[test]
+fn scattered_buffers_count() {
+    let mut driver = disk();
+    let (table, count) = (0x20_0000, 1000);
+    let buffer = |index: u16| (0x40_0000 + u64::from(index) * 0x2000, 1, NEXT | WRITE);
+    driver.ram.write(HEADER_AT, &[0; 16]).unwrap();
+    driver.descriptor(table, 0, (HEADER_AT, 16, NEXT, 1));
+    for index in 1..count {
+        let (address, length, flags) = buffer(index);
+        driver.descriptor(table, index, (address, length, flags, index + 1));
+    }
+    // A whole sector, and the status.
+    let left = 512 * 2 - u32::from(count - 1);
+    driver.descriptor(table, count, (0x1000, left, NEXT | WRITE, count + 1));
+    driver.descriptor(table, count + 1, (STATUS_AT, 1, WRITE, 0));
+    let length = (u32::from(count) + 2) * 16;
+    for head in 0..SIZE {
+        driver.descriptor(descriptors(0), head, (table, length, INDIRECT, 0));
+        driver.make_available(0, head);
+    }
+    driver.notify(0);
+    assert_eq!(driver.status(), 15);
+    // They write the same pages: one after the other.
+    for id in 0..u64::from(SIZE) {
+        let submitted: Vec<u64> = driver.submissions.drain(..).map(|s| s.id).collect();
+        assert_eq!(submitted, [id]);
+        driver.save_and_restore();
+        done(&mut driver, id);
+    }
+    assert_eq!(driver.used(0).len(), usize::from(SIZE));
 }
 
 #[test]

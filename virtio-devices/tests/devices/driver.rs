@@ -139,6 +139,13 @@ impl Driver {
 
     /// Accepts features, enables MSI-X (vector n has data n) and queues, and says DRIVER_OK.
     pub fn set_up(&mut self, features: u64) {
+        self.set_up_at(features, |queue| {
+            [descriptors(queue), available(queue), used(queue)]
+        });
+    }
+
+    /// The same with each queue's parts elsewhere.
+    pub fn set_up_at(&mut self, features: u64, places: impl Fn(u16) -> [u64; 3]) {
         let features = (features | VERSION_1) & self.offered();
         self.accept(features);
         assert_eq!(self.status(), 11);
@@ -156,8 +163,7 @@ impl Driver {
             self.write(QUEUE_SELECT, &queue.to_le_bytes());
             self.write(QUEUE_SIZE, &SIZE.to_le_bytes());
             self.write(QUEUE_VECTOR, &(queue + 1).to_le_bytes());
-            let parts = [descriptors(queue), available(queue), used(queue)];
-            for (index, part) in parts.iter().enumerate() {
+            for (index, part) in places(queue).iter().enumerate() {
                 let offset = QUEUE_DESCRIPTORS + 8 * index as u64;
                 self.write(offset, &(*part as u32).to_le_bytes());
                 self.write(offset + 4, &((part >> 32) as u32).to_le_bytes());
