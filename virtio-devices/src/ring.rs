@@ -258,6 +258,20 @@ impl Ring {
         index.map_or(0, |index| index.0.wrapping_sub(self.queue.next_avail()))
     }
 
+    /// Counts what the driver has offered since it set the ring up, modulo 2^16.
+    pub fn offered(&self, ram: &GuestRam) -> u16 {
+        self.queue.next_avail().wrapping_add(self.waiting(ram))
+    }
+
+    /// Asks the driver to tell of the next chain that it offers, though others still wait.
+    pub fn ask_for_notification(&mut self, ram: &mut GuestRam) -> Result<(), Broken> {
+        let next = self.queue.next_avail();
+        self.queue.set_next_avail(self.offered(ram));
+        let result = self.enable_notification(ram);
+        self.queue.set_next_avail(next);
+        result
+    }
+
     fn enable_notification(&mut self, ram: &mut GuestRam) -> Result<(), Broken> {
         let [_, _, used] = self.addresses();
         let event = used + 4 + 8 * u64::from(self.queue.size());

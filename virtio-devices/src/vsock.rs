@@ -7,13 +7,15 @@
 //! Invariant: a packet is taken from the driver only while there is room for what it may have to be
 //! answered with, so that what waits for the driver's buffers is bounded: [`CONNECTIONS_MAX`]
 //! connections, with one piece of data between them, and [`REFUSALS_MAX`] refusals. When the
-//! machine goes on on another host, all connections are lost: the driver hears a transport reset,
-//! and whatever it still sends on them is refused.
+//! machine goes on on another host, all connections are lost, and no program takes that for an
+//! ordinary end: the driver hears a transport reset, upon which its sockets fail, and no refusal of
+//! a lost connection before it has dealt with that (a Linux driver takes a refusal for the other
+//! side's orderly end).
 
 mod connection;
 mod packet;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use memory::GuestRam;
 use serde::{Deserialize, Serialize};
@@ -68,6 +70,12 @@ pub struct VsockState {
     refusals: VecDeque<Ports>,
     /// The driver is to hear that all connections are lost.
     lost: bool,
+    /// Connections that were lost, as long as the driver may take them for whole. Nothing that it
+    /// sends on them is answered.
+    orphans: BTreeSet<Ports>,
+    /// What the driver had offered for events when it was given the last one. It offers more when it
+    /// has dealt with that.
+    offered_before: u16,
 }
 
 /// A socket device.
@@ -90,6 +98,8 @@ impl Vsock {
                 connections: BTreeMap::new(),
                 refusals: VecDeque::new(),
                 lost: false,
+                orphans: BTreeSet::new(),
+                offered_before: 0,
             },
             commands: Vec::new(),
         }
@@ -103,7 +113,7 @@ impl Vsock {
             .all(|(ports, connection)| *ports == (connection.guest_port, connection.host_port));
         let backlog: usize = all.map(|(_, connection)| connection.backlog()).sum();
         let is_possible = are_named
-            && state.connections.len() <= CONNECTIONS_MAX
+            && state.connections.len() + state.orphans.len() <= CONNECTIONS_MAX
             && state.refusals.len() <= CONNECTIONS_MAX + REFUSALS_MAX
             && backlog <= CONNECTIONS_MAX * DATA_MAX;
         if !is_possible {
@@ -124,9 +134,25 @@ impl Vsock {
         }
     }
 
+    /// Moves the packets that can be moved, and submits what came of it; nothing is moved after a
+    /// mistake.
+    fn work(&mut self, begun: Result<(), Broken>, reach: &mut Reach<'_>) -> Result<(), Broken> {
+        self.settle_orphans(reach);
+        let result = begun
+            .and_then(|()| self.give_packets(reach))
+            .and_then(|()| self.take_packets(reach))
+            .and_then(|()| self.give_packets(reach));
+        self.submit(reach.submit);
+        result
+    }
+
     fn find(&mut self, stream: u64) -> Option<&mut Connection> {
         let mut connections = self.state.connections.values_mut();
         connections.find(|connection| connection.stream == stream)
+    }
+
+    fn has_room(&self) -> bool {
+        self.state.connections.len() + self.state.orphans.len() < CONNECTIONS_MAX
     }
 
     /// A connection is none any more: both sides are told.
@@ -162,17 +188,27 @@ impl Vsock {
         }
         let ports = (header.source_port, header.target_port);
         if header.op == OP_RST {
+            self.state.orphans.remove(&ports);
             if let Some(Connection { stream, .. }) = self.state.connections.remove(&ports) {
                 self.commands.push(StreamCommand::Close { stream });
             }
             return;
         }
-        let has_room = self.state.connections.len() < CONNECTIONS_MAX;
+        if self.state.orphans.contains(&ports) {
+            // The driver does not know yet that this is none. If it begins a new one, it does.
+            if header.op != OP_REQUEST {
+                return;
+            }
+            self.state.orphans.remove(&ports);
+        }
+        let has_room = self.has_room();
         let Some(connection) = self.state.connections.get_mut(&ports) else {
             if header.kind == TYPE_STREAM && header.op == OP_REQUEST && has_room {
                 let stream = self.state.next_stream;
                 self.state.next_stream += 2;
                 let connection = Connection::new(stream, ports, Some(header));
+                // What is still to be said of an earlier one is not said of this one.
+                self.state.refusals.retain(|refused| *refused != ports);
                 self.state.connections.insert(ports, connection);
                 let port = header.target_port;
                 self.commands.push(StreamCommand::Connect { stream, port });
@@ -281,10 +317,25 @@ impl Vsock {
             && let Some(chain) = ring.take(reach.ram)?
         {
             self.state.lost = false;
+            self.state.offered_before = ring.offered(reach.ram);
+            ring.ask_for_notification(reach.ram)?;
             let written = scatter(reach.ram, &chain.writable, 0, &EVENT_TRANSPORT_RESET);
             put(reach, EVENTS, chain.head, written as u32)?;
         }
         Ok(())
+    }
+
+    /// A driver that has given its buffer back has dealt with the event: all sockets that it took
+    /// for connected have failed. A refusal means nothing to them any more. It ends those that got
+    /// an old answer only afterwards, and would wait for ever.
+    fn settle_orphans(&mut self, reach: &Reach<'_>) {
+        let Some(ring) = reach.rings.get(EVENTS) else {
+            return;
+        };
+        if !self.state.lost && ring.offered(reach.ram) != self.state.offered_before {
+            let orphans = std::mem::take(&mut self.state.orphans);
+            self.state.refusals.extend(orphans);
+        }
     }
 
     // --- From the host.
@@ -326,9 +377,12 @@ impl Vsock {
                     connection.phase = Phase::Closing;
                     connection.host_ends(SHUTDOWN_RECEIVE | SHUTDOWN_SEND);
                 } else if connection.phase != Phase::Closing {
+                    let is_known = connection.is_known();
                     let ports = (connection.guest_port, connection.host_port);
                     self.state.connections.remove(&ports);
-                    self.state.refusals.push_back(ports);
+                    if is_known {
+                        self.state.refusals.push_back(ports);
+                    }
                 }
             }
             StreamEvent::Lost => self.lose_all(reach),
@@ -341,7 +395,8 @@ impl Vsock {
             && stream % 2 == 1
             && self.find(stream).is_none()
             && !self.state.connections.contains_key(&ports)
-            && self.state.connections.len() < CONNECTIONS_MAX;
+            && !self.state.orphans.contains(&ports)
+            && self.has_room();
         if is_possible {
             let connection = Connection::new(stream, ports, None);
             self.state.connections.insert(ports, connection);
@@ -350,15 +405,21 @@ impl Vsock {
         }
     }
 
-    /// The machine goes on on another host. A connection that stood is reset by the event, which a
-    /// driver takes for an error, where it takes a refusal for an ordinary end.
+    /// The machine goes on on another host. The event is for connections that stand. What the driver
+    /// began and has no answer to is refused, which is an error to whoever waits for one.
     fn lose_all(&mut self, reach: &Reach<'_>) {
+        let hears_events = reach.rings.get(EVENTS).is_some_and(Ring::is_ready);
         for (ports, connection) in std::mem::take(&mut self.state.connections) {
-            if connection.phase == Phase::Requested {
+            if !connection.is_known() {
+                continue;
+            }
+            if connection.is_answered() && hears_events {
+                self.state.orphans.insert(ports);
+            } else {
                 self.state.refusals.push_back(ports);
             }
         }
-        self.state.lost = reach.rings.get(EVENTS).is_some_and(Ring::is_ready);
+        self.state.lost = hears_events;
     }
 }
 
@@ -421,13 +482,9 @@ impl Model for Vsock {
     fn notify(&mut self, queue: usize, reach: &mut Reach<'_>) -> Result<(), Broken> {
         let result = match queue {
             EVENTS => self.give_event(reach),
-            _ => self
-                .give_packets(reach)
-                .and_then(|()| self.take_packets(reach))
-                .and_then(|()| self.give_packets(reach)),
+            _ => Ok(()),
         };
-        self.submit(reach.submit);
-        result
+        self.work(result, reach)
     }
 
     fn event(&mut self, event: &Event, reach: &mut Reach<'_>) -> Result<(), Broken> {
@@ -435,13 +492,8 @@ impl Model for Vsock {
             return Ok(());
         };
         self.stream_event(event, reach);
-        let result = self
-            .give_event(reach)
-            .and_then(|()| self.give_packets(reach))
-            .and_then(|()| self.take_packets(reach))
-            .and_then(|()| self.give_packets(reach));
-        self.submit(reach.submit);
-        result
+        let result = self.give_event(reach);
+        self.work(result, reach)
     }
 
     fn reset(&mut self, submit: &mut dyn FnMut(u64, Request)) {
@@ -451,6 +503,7 @@ impl Model for Vsock {
         }
         self.state.refusals.clear();
         self.state.lost = false;
+        self.state.orphans.clear();
         self.submit(submit);
     }
 

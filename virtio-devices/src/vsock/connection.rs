@@ -84,6 +84,16 @@ impl Connection {
         }
     }
 
+    /// Whether the guest knows of it: it began it, or was told of it.
+    pub(super) fn is_known(&self) -> bool {
+        self.phase != Phase::Offered || !self.owes_opening
+    }
+
+    /// Whether the guest has no answer to wait for.
+    pub(super) fn is_answered(&self) -> bool {
+        self.phase != Phase::Requested && !self.owes_opening
+    }
+
     /// Bytes from the host that the guest has not got.
     pub(super) fn backlog(&self) -> usize {
         self.backlog.len()

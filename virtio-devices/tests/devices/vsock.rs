@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use virtio_devices::vsock::{BUFFER, CONNECTIONS_MAX, DATA_MAX, REFUSALS_MAX, VsockSpec};
 use virtio_devices::{DeviceSpec, Event, Request, StreamCommand, StreamEvent};
 
-use crate::driver::{DEVICE, Driver, NEEDS_RESET, SIZE, STATUS};
+use crate::driver::{DEVICE, Driver, EVENT_INDEX, NEEDS_RESET, SIZE, STATUS, used};
 
 const CID: u64 = 7;
 const RECEIVE: u16 = 0;
@@ -38,9 +38,13 @@ type Packet = (u16, u32, u32, u32, Vec<u8>);
 
 impl Guest {
     fn new() -> Guest {
+        Guest::with(0)
+    }
+
+    fn with(features: u64) -> Guest {
         let spec = DeviceSpec::Vsock(VsockSpec { cid: CID });
         Guest {
-            driver: Driver::running(&spec, 0),
+            driver: Driver::running(&spec, features),
             sent: 0,
             offered: 0,
             seen: 0,
@@ -323,14 +327,70 @@ fn another_host_has_none_of_the_streams() {
         "which waited for an answer"
     );
     assert_eq!(guest.driver.raised(), [1, 3]);
+    // What it sends before it has dealt with that is not refused: that would look like an end.
+    guest.send(RW, PORTS, 0, b"is anybody there?");
+    guest.send(SHUTDOWN, PORTS, 3, &[]);
+    guest.driver.save_and_restore();
+    assert_eq!(guest.packets(), []);
+    guest.driver.offer(EVENTS, 2, &[(0x9000, 4, true)]);
+    guest.driver.notify(EVENTS);
+    assert_eq!(guest.packets(), [(RST, 5, 80, 0, vec![])]);
     guest.send(RW, PORTS, 0, b"is anybody there?");
     assert_eq!(guest.packets(), [(RST, 5, 80, 0, vec![])]);
+    guest.event(StreamEvent::Lost);
+    assert_eq!(guest.driver.used(EVENTS), [(0, 4), (2, 4)]);
     // The event waits for a buffer.
     guest.event(StreamEvent::Lost);
     guest.driver.save_and_restore();
     guest.driver.offer(EVENTS, 1, &[(0x9000, 4, true)]);
     guest.driver.notify(EVENTS);
-    assert_eq!(guest.driver.used(EVENTS).len(), 2);
+    assert_eq!(guest.driver.used(EVENTS).len(), 3);
+}
+
+/// A driver that has said with an event index that it is to be asked for is.
+#[test]
+fn lost_connections_are_settled_without_a_packet_of_the_guests() {
+    let mut guest = Guest::with(EVENT_INDEX);
+    for head in 0..4 {
+        guest.driver.offer(EVENTS, head, &[(0x9000, 4, true)]);
+    }
+    guest.offer(8);
+    guest.send(REQUEST, PORTS, 0, &[]);
+    guest.event(StreamEvent::Opened { stream: 0 });
+    guest.packets();
+    guest.event(StreamEvent::Lost);
+    assert_eq!(guest.driver.used(EVENTS), [(0, 4)]);
+    let asked = used(EVENTS) + 4 + 8 * u64::from(SIZE);
+    let asked = guest.driver.ram.read_u32(asked).unwrap() as u16;
+    assert_eq!(asked, 4, "to tell of the fifth");
+    // A new connection from the same port is one.
+    guest.commands();
+    guest.send(REQUEST, PORTS, 0, &[]);
+    let (stream, port) = (2, 80);
+    assert_eq!(guest.commands(), [StreamCommand::Connect { stream, port }]);
+    guest.driver.offer(EVENTS, 0, &[(0x9000, 4, true)]);
+    guest.driver.notify(EVENTS);
+    assert_eq!(guest.packets(), []);
+    guest.event(StreamEvent::Opened { stream });
+    assert_eq!(guest.packets(), [(RESPONSE, 5, 80, 0, vec![])]);
+}
+
+/// Programs of the host come and go while the driver has no buffers.
+#[test]
+fn connections_that_the_guest_never_heard_of_leave_nothing() {
+    let mut guest = Guest::new();
+    for index in 0..2 * CONNECTIONS_MAX as u64 {
+        let stream = 2 * index + 1;
+        guest.event(StreamEvent::Incoming {
+            stream,
+            host_port: index as u32,
+            port: 22,
+        });
+        guest.event(StreamEvent::Closed { stream });
+    }
+    guest.driver.save_and_restore();
+    guest.offer(8);
+    assert_eq!(guest.packets(), []);
 }
 
 /// What a guest or a host may do.
