@@ -4,13 +4,13 @@
 #     scripts/fuzz.sh [TARGET|all [SECONDS [SEED]]]
 #
 # TARGET: execute (decoder and engines against each other), paging (MMU), messages (what peers and
-# log files send). All of them, 60 seconds each, unless told otherwise. New inputs stay in
-# build/fuzz/TARGET and are the corpus of the next run; an input that fails is left in
-# build/fuzz/artifacts. The status is 0 if none failed.
+# log files send), devices (virtio: any driver, any host, any saved state). All of them, 60 seconds
+# each, unless told otherwise. New inputs stay in build/fuzz/TARGET and are the corpus of the next
+# run; an input that fails is left in build/fuzz/artifacts. The status is 0 if none failed.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-targets=(execute paging messages)
+targets=(execute paging messages devices)
 target=${1:-all}
 seconds=${2:-60}
 seed=${3:-$(od -A n -t u4 -N 4 /dev/urandom | tr -d ' ')}

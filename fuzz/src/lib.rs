@@ -8,3 +8,4 @@
 pub mod arena;
 pub mod bytes;
 pub mod compare;
+pub mod rig;
