@@ -109,9 +109,15 @@ impl IncomingClone {
         if last.is_none_or(|last| last > pages) {
             return Err(outside().into());
         }
-        for (index, page) in run.bytes.chunks(PAGE_BYTES).enumerate() {
-            let address = self.ram.page_address(run.first as usize + index);
-            self.ram.write(address, page)?;
+        for (page, bytes) in (run.first as usize..).zip(run.bytes.chunks(PAGE_BYTES)) {
+            let address = self.ram.page_address(page);
+            let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+            if !is_zero(bytes) {
+                self.ram.write(address, bytes)?;
+            } else if !is_zero(self.ram.page(page)) {
+                // The host need not keep memory for it, as it need not for pages that never came.
+                self.ram.discard(address, PAGE_BYTES as u64)?;
+            }
         }
         Ok(())
     }
@@ -153,5 +159,28 @@ impl WholeClone {
             });
         }
         Ok(machine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_pages_take_no_memory() {
+        let mut clone = IncomingClone::new(8 * PAGE_BYTES as u64).unwrap();
+        clone.ram.take_dirty();
+        let run = |first, bytes: &[u8]| PageRun {
+            first,
+            bytes: bytes.iter().flat_map(|byte| [*byte; PAGE_BYTES]).collect(),
+        };
+        clone.pages(&run(2, &[0, 7, 0])).unwrap();
+        assert_eq!(clone.ram.take_dirty(), [3], "the others are not touched");
+        assert_eq!(clone.ram.page(3)[5], 7);
+        clone.pages(&run(3, &[0, 8])).unwrap();
+        assert_eq!((clone.ram.page(3)[5], clone.ram.page(4)[5]), (0, 8));
+        let outside = clone.pages(&run(7, &[0, 0])).unwrap_err();
+        assert!(matches!(outside, CloneInError::Clone(_)), "{outside}");
+        clone.pages(&run(u64::MAX, &[0])).unwrap_err();
     }
 }
