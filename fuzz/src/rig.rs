@@ -126,7 +126,10 @@ impl Act {
             0 => {
                 let length = 1 << (bytes.byte() % 4);
                 let offset = offset(bytes, length);
-                Act::Write(offset, bytes.u64().to_le_bytes()[..length as usize].to_vec())
+                Act::Write(
+                    offset,
+                    bytes.u64().to_le_bytes()[..length as usize].to_vec(),
+                )
             }
             1 => {
                 let length = 1 << (bytes.byte() % 4);
@@ -173,7 +176,10 @@ impl Act {
                 let at = address(bytes);
                 let [ports, op, flags, length] = std::array::from_fn(|_| u32::from(bytes.byte()));
                 let (guest, host) = (ports & 3, ports >> 2 & 3);
-                Act::Packet(at, [guest, host, length, 1 | (op % 9) << 16, flags, length << 4])
+                Act::Packet(
+                    at,
+                    [guest, host, length, 1 | (op % 9) << 16, flags, length << 4],
+                )
             }
             18..=20 => Act::Event(event(bytes)),
             21 | 22 => {
