@@ -19,7 +19,7 @@ use integration::{Failure, Outcome};
 
 const TAP: &str = "tap0";
 /// Steps of the guest's computing.
-const STEPS: u64 = 300_000_000;
+const STEPS: u64 = 1_000_000_000;
 
 struct Arguments {
     rounds: usize,
