@@ -37,8 +37,8 @@ pub enum Over {
     Ended,
 }
 
-/// A lane's first output of at most this many bytes is let out by the thread that learns that it may
-/// leave. More is worth another processor.
+/// A lane's first output of at most this many bytes is let out by the vCPU thread, if it may leave at
+/// once. More is worth another processor. The channel's thread lets out all that it learns may leave.
 const SMALL: usize = 4096;
 
 /// The role, shared.
@@ -72,8 +72,9 @@ pub struct PrimaryRole {
     sender: ChannelSender,
     /// The ways out that need no other thread.
     exits: BTreeMap<Lane, Weak<dyn Exit>>,
-    /// Whoever has the lock goes to `leaving` when it has let go of it.
-    lets_out: bool,
+    /// Whoever has the lock goes to `leaving` when it has let go of it, if what leaves first has no
+    /// more than so many bytes.
+    lets_out: Option<usize>,
     leaving: Vec<Arc<dyn Exit>>,
     datagrams: Vec<Vec<u8>>,
     close: bool,
@@ -107,7 +108,7 @@ impl PrimaryRole {
                 waker: None,
                 sender: ChannelSender::default(),
                 exits: BTreeMap::new(),
-                lets_out: false,
+                lets_out: None,
                 leaving: Vec::new(),
                 log_bytes: 0,
                 hold_times: HoldTimes::default(),
@@ -170,14 +171,14 @@ impl PrimaryRole {
                 entry
             })
             .collect();
-        self.lets_out = true;
+        self.lets_out = Some(SMALL);
         if waits {
             self.primary.flush();
             // The outputs wait for the answer: no other thread is woken to send this.
             self.send(now);
         }
         self.after_append(now, due);
-        self.lets_out = false;
+        self.lets_out = None;
         exits.append(&mut self.leaving);
         entries
     }
@@ -570,8 +571,9 @@ impl PrimaryRole {
     }
 
     fn outputs_ready(&mut self, lane: Lane) {
-        let is_small = self.primary.first_output_bytes(lane) <= SMALL;
-        let exit = self.exits.get(&lane).filter(|_| self.lets_out && is_small);
+        let bytes = self.primary.first_output_bytes(lane);
+        let is_ours = self.lets_out.is_some_and(|most| bytes <= most);
+        let exit = self.exits.get(&lane).filter(|_| is_ours);
         match exit.and_then(Weak::upgrade) {
             Some(exit) => self.leaving.push(exit),
             None => self.around.bells.ring(lane),
@@ -641,9 +643,9 @@ impl ChannelRole for PrimaryRole {
             self.around.inbox.ring();
         }
         // The thread of the channel does what `act` tells it next.
-        self.lets_out = true;
+        self.lets_out = Some(usize::MAX);
         self.dispatch();
-        self.lets_out = false;
+        self.lets_out = None;
     }
 
     fn on_datagram(&mut self, now: u64, datagram: &[u8]) {
