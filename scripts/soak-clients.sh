@@ -39,7 +39,7 @@ output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 
 status=0
-CH_BIN_DIR=$target/checked CH_GUEST_DIR=$PWD/build/guest nice -n 5 \
+CH_BIN_DIR=$target/checked CH_GUEST_DIR=$PWD/build/guest \
     unshare --net "$target/checked/soak-clients" "$PWD/$disk" "$failovers" "$seed" "${@:4}" 2>&1 |
     tee "$output" || status=$?
 

@@ -25,8 +25,8 @@ use crate::stitch::{History, Piece};
 
 /// For a guest to boot, on a busy host and with every check on.
 pub const BOOT: Duration = Duration::from_secs(180);
-/// For protection to begin.
-pub const CLONE: Duration = Duration::from_secs(90);
+/// For protection to begin, on a host that is busy with more than that.
+pub const CLONE: Duration = Duration::from_secs(300);
 /// For a loss to be noticed, decided and survived.
 pub const FAILOVER: Duration = Duration::from_secs(30);
 /// The latest moment, after protection began, at which something happens.

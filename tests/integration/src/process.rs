@@ -341,6 +341,26 @@ impl Vmm {
         Ok(Duration::from_millis((ticks(11)? + ticks(12)?) * 10))
     }
 
+    /// How long its vCPU thread has run, and how long it could have run and had no processor.
+    pub fn vcpu_times(&self) -> Outcome<(Duration, Duration)> {
+        let tasks = format!("/proc/{}/task", self.pid());
+        for task in std::fs::read_dir(&tasks).during(&tasks)? {
+            let path = task?.path();
+            let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+            if read("comm").trim() != "vcpu0" {
+                continue;
+            }
+            let text = read("schedstat");
+            let mut times = text
+                .split(' ')
+                .map(|word| word.parse().map(Duration::from_nanos));
+            if let (Some(Ok(ran)), Some(Ok(waited))) = (times.next(), times.next()) {
+                return Ok((ran, waited));
+            }
+        }
+        Err(Failure::new(format!("{} has no vCPU thread", self.name)))
+    }
+
     fn is_stopped(&self) -> Outcome<bool> {
         let tasks = format!("/proc/{}/task", self.pid());
         for task in std::fs::read_dir(&tasks).during(&tasks)? {

@@ -12,7 +12,7 @@ use crate::failure::{Failure, Outcome};
 use crate::seed::Random;
 
 /// How long a client waits for a connection, and for an answer.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub use super::sessions::PATIENCE;
 /// How long a client waits before it tries to connect again.
 const RETRY: Duration = Duration::from_millis(50);
 
