@@ -19,7 +19,7 @@ use super::fence::Fence;
 pub const DETECTION_TIMEOUT_MS_DEFAULT: u64 = 1000;
 
 /// The range of detection times.
-const DETECTION_TIMEOUT_MS_MIN: u64 = 100;
+const DETECTION_TIMEOUT_MS_MIN: u64 = 20;
 const DETECTION_TIMEOUT_MS_MAX: u64 = 600_000;
 
 /// Who a VM is, wherever it runs.

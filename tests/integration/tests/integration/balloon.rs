@@ -3,14 +3,18 @@
 use std::time::Instant;
 
 use integration::chain::{BOOT, Chain};
-use integration::installation::{GUEST_BYTES, Installation};
+use integration::installation::Installation;
 use integration::namespaces::Ground;
 use integration::process::Vmm;
 use integration::scratch::Scratch;
 use integration::seed::Random;
 use integration::{Failure, Outcome};
 
-const BALLOON: u64 = 96 << 20;
+/// The guest's memory. It is small, so that the balloon gets pages that were used.
+const MEMORY: u64 = 128 << 20;
+const BALLOON: u64 = 56 << 20;
+/// At the beginning its file has so much, of pages that are not zero.
+const FILE: u64 = 40 << 20;
 
 /// Waits until the guest has this much memory, as `vm.info` says.
 fn await_memory(vmm: &Vmm, bytes: u64) -> Outcome<()> {
@@ -41,6 +45,8 @@ fn a_balloon_gives_memory_back_on_both_sides() -> Outcome<()> {
     let scratch = Scratch::new()?;
     let random = Random::from_environment();
     let devices = [
+        "--memory",
+        "size=128M",
         "--balloon",
         "size=0,deflate_on_oom=on,free_page_reporting=on",
     ];
@@ -49,7 +55,10 @@ fn a_balloon_gives_memory_back_on_both_sides() -> Outcome<()> {
     let primary = &mut chain.primary;
     primary.console.expect("/ # ", BOOT)?;
     // Free memory that is not zero, known to the host as the guest's.
-    primary.type_line("head -c 1048576 /dev/urandom > /tmp/s; for i in $(seq 100); do cat /tmp/s; done > /tmp/x; echo made $?")?;
+    let pieces = FILE >> 20;
+    primary.type_line(&format!(
+        "head -c 1048576 /dev/urandom > /tmp/s; for i in $(seq {pieces}); do cat /tmp/s; done > /tmp/x; echo made $?"
+    ))?;
     primary.console.expect("made 0", BOOT)?;
     chain.protect()?;
     let primary = &mut chain.primary;
@@ -58,9 +67,9 @@ fn a_balloon_gives_memory_back_on_both_sides() -> Outcome<()> {
     let before = (resident(primary)?, resident(backup)?);
     primary.type_line("rm /tmp/x; echo gone $?")?;
     primary.console.expect("gone 0", BOOT)?;
-    primary.remote(&["resize", "--balloon", "96M"])?;
-    await_memory(primary, GUEST_BYTES - BALLOON)?;
-    await_memory(backup, GUEST_BYTES - BALLOON)?;
+    primary.remote(&["resize", "--balloon", "56M"])?;
+    await_memory(primary, MEMORY - BALLOON)?;
+    await_memory(backup, MEMORY - BALLOON)?;
     let after = (resident(primary)?, resident(backup)?);
     let given = (
         before.0.saturating_sub(after.0),
@@ -68,7 +77,7 @@ fn a_balloon_gives_memory_back_on_both_sides() -> Outcome<()> {
     );
     eprintln!("given back: {} and {} MiB", given.0 >> 20, given.1 >> 20);
     // Some of the balloon's pages were never used, or read since, which costs no memory.
-    assert!(given.0 > BALLOON / 2 && given.1 > BALLOON / 2, "{given:?}");
+    assert!(given.0 > FILE / 2 && given.1 > FILE / 2, "{given:?}");
     primary.remote(&["resize", "--memory", "1G"]).unwrap_err();
     primary.remote(&["resize", "--balloon", "1G"]).unwrap_err();
 
@@ -82,7 +91,7 @@ fn a_balloon_gives_memory_back_on_both_sides() -> Outcome<()> {
     // Another pair, with a balloon that is full: its digests agree.
     chain.protect()?;
     chain.primary.remote(&["resize", "--balloon", "0"])?;
-    await_memory(&chain.primary, GUEST_BYTES)?;
+    await_memory(&chain.primary, MEMORY)?;
     let line = "seq 1 100000 | sha256sum; echo all $((40 + 2))";
     chain.primary.type_line(line)?;
     chain.primary.console.expect("all 42", BOOT)?;

@@ -1,7 +1,6 @@
 //! Consoles beside the serial port on standard output: pseudo-terminals and sockets, alone,
 //! recorded, and behind the gate of a pair.
 
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -31,22 +30,28 @@ struct Visitor {
 
 /// How somebody goes away.
 enum Leave {
-    /// The terminal is read by a process, which ends.
-    End(Child),
+    /// The terminal is read and written by processes, which end. This one never has it open: a process
+    /// that another test starts at this moment would have it too, until it runs its program.
+    End([Child; 2]),
     Disconnect(UnixStream),
 }
 
 impl Visitor {
     fn of_pty(path: &Path) -> Outcome<Self> {
-        let input = OpenOptions::new().write(true).open(path)?;
         let mut reader = Command::new("cat");
         let mut reader = reader.arg(path).stdout(Stdio::piped()).spawn()?;
-        let output = reader.stdout.take();
-        let output = output.ok_or_else(|| Failure::new("it was piped"))?;
+        let mut writer = Command::new("sh");
+        let mut writer = writer
+            .args(["-c", "exec cat > \"$0\""])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .spawn()?;
+        let ends = reader.stdout.take().zip(writer.stdin.take());
+        let (output, input) = ends.ok_or_else(|| Failure::new("they were piped"))?;
         Ok(Visitor {
             input: Box::new(input),
             output: Console::of_pipe("visitor", output),
-            leave: Leave::End(reader),
+            leave: Leave::End([reader, writer]),
         })
     }
 
@@ -78,9 +83,11 @@ impl Drop for Visitor {
     fn drop(&mut self) {
         // Who is gone already need not go.
         match &mut self.leave {
-            Leave::End(reader) => {
-                let _ = reader.kill();
-                let _ = reader.wait();
+            Leave::End(processes) => {
+                for process in processes {
+                    let _ = process.kill();
+                    let _ = process.wait();
+                }
             }
             Leave::Disconnect(stream) => {
                 let _ = stream.shutdown(Shutdown::Both);
@@ -179,8 +186,6 @@ fn outlives(mode: &str, visit: impl Fn(&Vmm) -> Outcome<Visitor>) -> Outcome<()>
     visitor.type_line("x=$((6 * 7)); echo x is $x")?;
     visitor.output.expect("\nx is 42", BOOT)?;
     drop(visitor);
-    // It takes a moment until that is noticed.
-    std::thread::sleep(Duration::from_secs(1));
     // Nobody is there to read this.
     chain
         .primary

@@ -6,6 +6,7 @@
 mod balloon;
 mod boot;
 mod clients;
+mod clock;
 mod consoles;
 mod determinism;
 mod disk;
