@@ -14,36 +14,12 @@
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-root=$PWD
-target=${CARGO_TARGET_DIR:-$root/target}
+target=${CARGO_TARGET_DIR:-$PWD/target}
 
-scripts/install-dependencies.sh >&2 </dev/null
-if ! command -v qemu-system-x86_64 >/dev/null; then
-    echo "bench-cpu: installing qemu-system-x86" >&2
-    as_root=()
-    [ "$(id -u)" -eq 0 ] || as_root=(sudo -n)
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install --yes --quiet --no-install-recommends qemu-system-x86 >&2 </dev/null
-fi
+scripts/install-dependencies.sh qemu-system-x86_64:qemu-system-x86 >&2 </dev/null
 cargo build --locked --release --workspace --bins >&2
 scripts/guest-workloads.sh >&2 </dev/null
 
-commit=$(git rev-parse --short=12 HEAD)
-git diff --quiet HEAD -- . || commit="$commit, with changes"
-busy() { cut -d ' ' -f 1-3 /proc/loadavg; }
-load=$(busy)
-output=$(mktemp)
-trap 'rm -f "$output"' EXIT
-CH_BIN_DIR=$target/release CH_GUEST_DIR=$root/build/guest \
-    "$target/release/bench-cpu" "$root/build/workloads/initramfs.cpio.gz" "$@" >"$output"
-
-command="scripts/bench-cpu.sh $*"
-echo "- Command: \`${command% }\`"
-echo "- Date: $(date --utc +'%F %R') UTC"
-echo "- Commit: $commit"
-echo "- Host: $(nproc) processors, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
-    "Linux $(uname -r), load average before $load, after $(busy)"
-echo "- QEMU: $(qemu-system-x86_64 --version | sed -n 's/^QEMU emulator version //p')"
-echo "- Guest: $(cd build/packages && echo linux-image-*.deb), 512 MiB, 1 vCPU, $(gcc --version | head -n 1)"
-echo
-cat "$output"
+export CH_BIN_DIR=$target/release CH_GUEST_DIR=$PWD/build/guest
+scripts/report-run.sh --qemu "scripts/bench-cpu.sh $*" \
+    "$target/release/bench-cpu" build/workloads/initramfs.cpio.gz "$@"

@@ -5,35 +5,29 @@
 #
 #     scripts/bench-disk.sh [ROUNDS [BLOCKS [DIRECTORY]]]
 #
-# The image is made in the directory: /dev/shm shows what the engines cost, a real one what its
-# flushes do, which each write under protection waits for.
+# The image is made in the directory. Each write under protection waits for its storage's flush; if
+# it is called "memory", it is a file system on a loop device in memory (which needs root), where that
+# costs least.
 # The table comes on standard output, in markdown. Ratios are medians of ratios of one round.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-root=$PWD
-target=${CARGO_TARGET_DIR:-$root/target}
+target=${CARGO_TARGET_DIR:-$PWD/target}
 
-scripts/install-dependencies.sh >&2 </dev/null
-if ! command -v qemu-system-x86_64 >/dev/null; then
-    echo "bench-disk: QEMU is missing: apt-get install qemu-system-x86" >&2
-    exit 1
-fi
+scripts/install-dependencies.sh qemu-system-x86_64:qemu-system-x86 >&2 </dev/null
 cargo build --locked --release --workspace --bins >&2
 scripts/guest-image.sh >&2 </dev/null
 
-busy() { cut -d ' ' -f 1-3 /proc/loadavg; }
-load=$(busy)
-output=$(mktemp)
-trap 'rm -f "$output"' EXIT
-CH_BIN_DIR=$target/release CH_GUEST_DIR=$root/build/guest \
-    "$target/release/bench-disk" "$@" >"$output"
+typed="scripts/bench-disk.sh $*"
+if [ "${3:-}" = memory ]; then
+    memory=$(mktemp -d /dev/shm/bench-disk.XXXXXX)
+    trap 'umount "$memory/mount" 2>/dev/null; rm -rf "$memory"' EXIT
+    truncate -s 512M "$memory/image"
+    mkfs.ext4 -q "$memory/image"
+    mkdir "$memory/mount"
+    mount -o loop "$memory/image" "$memory/mount"
+    set -- "$1" "$2" "$memory/mount"
+fi
 
-command="scripts/bench-disk.sh $*"
-echo "- Command: \`${command% }\`"
-echo "- Date: $(date --utc +'%F %R') UTC"
-echo "- Commit: $(git rev-parse --short=12 HEAD)"
-echo "- Host: $(nproc) processors, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
-    "Linux $(uname -r), load average before $load, after $(busy)"
-echo
-cat "$output"
+export CH_BIN_DIR=$target/release CH_GUEST_DIR=$PWD/build/guest
+scripts/report-run.sh --qemu "$typed" "$target/release/bench-disk" "$@"

@@ -14,15 +14,6 @@ scripts/install-dependencies.sh </dev/null >&2
 cargo build --locked --release --bins -p cloud-hypervisor -p integration >&2
 scripts/guest-image.sh </dev/null >&2
 
-commit=$(git rev-parse --short=12 HEAD)
-git diff --quiet HEAD -- . || commit="$commit, with changes"
-before=$(cut -d ' ' -f 1-3 /proc/loadavg)
-tables=$(CH_BIN_DIR=$target/release CH_GUEST_DIR=$PWD/build/guest \
-    unshare --net "$target/release/bench-failover" "$@")
-echo "- Command: \`scripts/bench-failover.sh${*:+ $*}\`"
-echo "- Date: $(date --utc +'%F %R') UTC"
-echo "- Commit: $commit"
-echo "- Host: $(nproc) processors, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
-    "Linux $(uname -r), load average before $before, after $(cut -d ' ' -f 1-3 /proc/loadavg)"
-echo
-echo "$tables"
+export CH_BIN_DIR=$target/release CH_GUEST_DIR=$PWD/build/guest
+scripts/report-run.sh "scripts/bench-failover.sh $*" \
+    unshare --net "$target/release/bench-failover" "$@"

@@ -10,24 +10,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-$PWD/target}
 
-scripts/install-dependencies.sh </dev/null >&2
-if ! command -v qemu-system-x86_64 >/dev/null; then
-    DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends \
-        qemu-system-x86 </dev/null >&2
-fi
+scripts/install-dependencies.sh qemu-system-x86_64:qemu-system-x86 </dev/null >&2
 cargo build --locked --release --bins -p cloud-hypervisor -p integration >&2
 scripts/guest-image.sh </dev/null >&2
 
-commit=$(git rev-parse --short=12 HEAD)
-git diff --quiet HEAD -- . || commit="$commit, with changes"
-before=$(cut -d ' ' -f 1-3 /proc/loadavg)
-tables=$(CH_BIN_DIR=$target/release CH_GUEST_DIR=$PWD/build/guest \
-    unshare --net "$target/release/bench-net" "$@")
-echo "- Command: \`scripts/bench-net.sh${*:+ $*}\`"
-echo "- Date: $(date --utc +'%F %R') UTC"
-echo "- Commit: $commit"
-echo "- Host: $(nproc) processors, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
-    "Linux $(uname -r), load average before $before, after $(cut -d ' ' -f 1-3 /proc/loadavg)"
-echo "- QEMU: $(qemu-system-x86_64 --version | sed -n '1s/.*version //p')"
-echo
-echo "$tables"
+export CH_BIN_DIR=$target/release CH_GUEST_DIR=$PWD/build/guest
+scripts/report-run.sh --qemu "scripts/bench-net.sh $*" \
+    unshare --net "$target/release/bench-net" "$@"

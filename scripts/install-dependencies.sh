@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the other scripts need and that are missing.
-# Quick, and without a network, when nothing is. Needs root (or sudo) only to install.
+# Installs the Debian packages that the other scripts need and that are missing:
+#
+#     scripts/install-dependencies.sh [PROGRAM:PACKAGE...]
+#
+# and those of the programs given, which only some need. Quick, and without a network, when nothing is
+# missing. Needs root (or sudo) only to install.
 set -euo pipefail
 
 # What is looked for, and the package that brings it.
@@ -25,6 +29,7 @@ wanted=(
     ssh:openssh-client
     pg_ctlcluster:postgresql
     shellcheck:shellcheck
+    "$@"
 )
 
 packages=()
