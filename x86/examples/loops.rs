@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 use memory::GuestRam;
-use x86::{Bus, Cpu, CpuState, Limits, Profile, Progress, Translation, Tuning};
+use x86::{Cpu, CpuState, Limits, NoDevices, Profile, Translation, Tuning};
 
 /// Where code and data lie.
 const CODE: u64 = 0x10_0000;
@@ -16,36 +16,6 @@ const DATA: u64 = 0x20_0000;
 const OTHER: u64 = 0x60_0000;
 /// Bytes of each of the two arrays, which would alias in a TLB without hashing.
 const BYTES: u64 = 4 << 20;
-
-/// No devices.
-struct Nothing;
-
-impl Bus for Nothing {
-    fn io_read(&mut self, _: &mut GuestRam, _: Progress, _: u16, _: u8) -> u32 {
-        u32::MAX
-    }
-    fn io_write(&mut self, _: &mut GuestRam, _: Progress, _: u16, _: u8, _: u32) {}
-    fn mmio_read(&mut self, _: &mut GuestRam, _: Progress, _: u64, _: u8) -> u64 {
-        u64::MAX
-    }
-    fn mmio_write(&mut self, _: &mut GuestRam, _: Progress, _: u64, _: u8, _: u64) {}
-    fn msr_read(&mut self, _: Progress, _: u32) -> Option<u64> {
-        None
-    }
-    fn msr_write(&mut self, _: Progress, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn cr8(&mut self) -> u64 {
-        0
-    }
-    fn set_cr8(&mut self, _: u64) {}
-    fn acknowledge_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn tsc(&self, _: Progress) -> u64 {
-        0
-    }
-}
 
 type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
 
@@ -206,7 +176,7 @@ fn rate(program: Program, translation: Translation, steps: u64) -> f64 {
             units: u64::MAX,
             interrupt: false,
         };
-        cpu.run(&mut ram, &mut Nothing, limits, &kick);
+        cpu.run(&mut ram, &mut NoDevices, limits, &kick);
     };
     run(steps / 10);
     let start = seconds();

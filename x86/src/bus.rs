@@ -35,3 +35,40 @@ pub trait Bus {
     /// The time-stamp counter before IA32_TSC_ADJUST.
     fn tsc(&self, at: Progress) -> u64;
 }
+
+/// A bus with nothing on it, for programs that need none: ports and MMIO read as all ones.
+#[derive(Clone, Copy, Debug)]
+pub struct NoDevices;
+
+impl Bus for NoDevices {
+    fn io_read(&mut self, _: &mut GuestRam, _: Progress, _: u16, _: u8) -> u32 {
+        u32::MAX
+    }
+
+    fn io_write(&mut self, _: &mut GuestRam, _: Progress, _: u16, _: u8, _: u32) {}
+    fn mmio_read(&mut self, _: &mut GuestRam, _: Progress, _: u64, _: u8) -> u64 {
+        u64::MAX
+    }
+
+    fn mmio_write(&mut self, _: &mut GuestRam, _: Progress, _: u64, _: u8, _: u64) {}
+    fn msr_read(&mut self, _: Progress, _: u32) -> Option<u64> {
+        None
+    }
+
+    fn msr_write(&mut self, _: Progress, _: u32, _: u64) -> Option<()> {
+        None
+    }
+
+    fn cr8(&mut self) -> u64 {
+        0
+    }
+
+    fn set_cr8(&mut self, _: u64) {}
+    fn acknowledge_interrupt(&mut self) -> Option<u8> {
+        None
+    }
+
+    fn tsc(&self, _: Progress) -> u64 {
+        0
+    }
+}

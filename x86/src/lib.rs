@@ -16,6 +16,7 @@ mod decode;
 mod env;
 mod fault;
 mod features;
+mod fetch;
 mod flags;
 mod mmu;
 mod op;
@@ -27,7 +28,7 @@ mod tuning;
 mod word;
 
 pub use arch::cpuid::{Features, Profile};
-pub use bus::{Bus, Progress};
+pub use bus::{Bus, NoDevices, Progress};
 pub use compiler::{Listing, listing};
 pub use cpu::{Cpu, Exit, Limits};
 pub use features::has_form;

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 use memory::GuestRam;
-use x86::{Bus, Cpu, CpuState, Exit, Limits, Profile, Progress, Translation, Tuning};
+use x86::{Cpu, CpuState, Exit, Limits, NoDevices, Profile, Translation, Tuning};
 
 use crate::context::{Case, FX_BYTES, Fault, Fx, Outcome, Registers};
 use crate::layout::{
@@ -58,36 +58,6 @@ const DATA16: u16 = 0x4b;
 const IF: u64 = 0x200;
 const TF: u64 = 0x100;
 
-/// No devices.
-struct Nothing;
-
-impl Bus for Nothing {
-    fn io_read(&mut self, _: &mut GuestRam, _: Progress, _: u16, _: u8) -> u32 {
-        u32::MAX
-    }
-    fn io_write(&mut self, _: &mut GuestRam, _: Progress, _: u16, _: u8, _: u32) {}
-    fn mmio_read(&mut self, _: &mut GuestRam, _: Progress, _: u64, _: u8) -> u64 {
-        u64::MAX
-    }
-    fn mmio_write(&mut self, _: &mut GuestRam, _: Progress, _: u64, _: u8, _: u64) {}
-    fn msr_read(&mut self, _: Progress, _: u32) -> Option<u64> {
-        None
-    }
-    fn msr_write(&mut self, _: Progress, _: u32, _: u64) -> Option<()> {
-        None
-    }
-    fn cr8(&mut self) -> u64 {
-        0
-    }
-    fn set_cr8(&mut self, _: u64) {}
-    fn acknowledge_interrupt(&mut self) -> Option<u8> {
-        None
-    }
-    fn tsc(&self, _: Progress) -> u64 {
-        0
-    }
-}
-
 /// The guest.
 pub struct Guest {
     ram: GuestRam,
@@ -130,7 +100,7 @@ impl Guest {
             interrupt: false,
         };
         let kick = AtomicBool::new(false);
-        let exit = self.cpu.run(&mut self.ram, &mut Nothing, limits, &kick);
+        let exit = self.cpu.run(&mut self.ram, &mut NoDevices, limits, &kick);
         assert_eq!(exit, Exit::Limit);
         assert_eq!(self.cpu.progress().steps, limits.steps);
     }
