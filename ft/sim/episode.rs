@@ -22,6 +22,10 @@ impl World {
             return Err("nobody runs the VM".into());
         };
         if self.processes[live].phase() == "unprotected" {
+            self.advance_until(2000 * MS, |world| !world.processes[live].disk.is_unfenced())?;
+            if self.processes[live].disk.is_unfenced() {
+                return Err("the old side is never fenced".into());
+            }
             self.protect(live)?;
         }
         // Mostly strike a protected VM, sometimes one that is being cloned.

@@ -155,7 +155,8 @@ impl World {
             Command::StallVcpu => self.report.stalls += 1,
             // The toy's devices need nothing of a host.
             Command::RunVcpu | Command::BackupReady | Command::DeviceAnswer { .. } => {}
-            Command::OutputsReady(_) => self.emit(p)?,
+            Command::OutputsReady(Lane::Console) => self.emit(p)?,
+            Command::OutputsReady(Lane::Device(_)) => self.store(p),
             Command::Heartbeat(datagram) => self.send_datagram(p, &datagram),
             Command::BeginGeneration(members) => {
                 let generation = members.generation;
@@ -234,6 +235,7 @@ impl World {
         position: Position,
     ) -> Result<(), Violation> {
         let now = self.clock(p);
+        let old = self.old_side(p, generation);
         let process = &mut self.processes[p];
         let won = Decision::Won { by: process.id };
         let decision = self.arbiter.decision(self.vm, generation);
@@ -263,9 +265,25 @@ impl World {
             };
             primary.resume_output(now, output);
         }
+        for write in &machine.in_flight {
+            // Whether the old side carried it out is not known.
+            primary.resume_output(now, write.output(position.0));
+        }
         process.inputs.clear();
         process.role = Role::Live(Box::new(primary));
+        self.take_over_disk(p, old);
         Ok(())
+    }
+
+    /// Who began a generation.
+    fn old_side(&mut self, p: usize, generation: Generation) -> usize {
+        let members = self.arbiter.members(self.vm, generation);
+        let by = members.ok().flatten().map(|members| members.by);
+        let found = self
+            .processes
+            .iter()
+            .position(|process| Some(process.id) == by);
+        found.unwrap_or(p)
     }
 
     /// Lets the next part of an output out, or the first one of the next, if no call is under way.

@@ -15,6 +15,7 @@ mod link;
 mod machine;
 mod prng;
 mod process;
+mod storage;
 mod world;
 
 #[allow(unused_imports, reason = "the example names it, the test does not")]
@@ -50,10 +51,12 @@ pub enum Bug {
     LostReset,
     /// Each side takes the other's detection timeout for longer than it is.
     ForeignTimeout,
+    /// A side that went live writes over what the old side may still write.
+    UnfencedWrites,
 }
 
 /// All of them.
-pub const BUGS: [Bug; 13] = [
+pub const BUGS: [Bug; 14] = [
     Bug::EarlyRelease,
     Bug::StaleRelease,
     Bug::LiveWithoutArbiter,
@@ -67,4 +70,5 @@ pub const BUGS: [Bug; 13] = [
     Bug::SilentPowerOff,
     Bug::LostReset,
     Bug::ForeignTimeout,
+    Bug::UnfencedWrites,
 ];

@@ -13,6 +13,7 @@ use super::Bug;
 use super::checkers::{History, Violation};
 use super::machine::Machine;
 use super::prng::Prng;
+use super::storage::DiskThread;
 
 /// Nothing of a process survives it but what clients saw.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Process {
     pub inputs: VecDeque<Input>,
     /// The output that is being emitted.
     pub writing: Option<Emission>,
+    /// What carries out its writes.
+    pub disk: DiskThread,
     /// When it last looked protected: the generation that it may only leave by a decision.
     pub in_generation: Option<Generation>,
     /// The entry of each output, by its last byte.
@@ -78,6 +81,7 @@ impl Process {
             received: VecDeque::new(),
             inputs: VecDeque::new(),
             writing: None,
+            disk: DiskThread::default(),
             in_generation: None,
             entries: BTreeMap::new(),
             paused: false,

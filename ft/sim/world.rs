@@ -15,8 +15,10 @@ use machine::{Input, Output, Position};
 
 use super::Bug;
 use super::checkers::{Client, History, Violation, speaker};
+use super::machine::Write;
 use super::prng::Prng;
 use super::process::{Process, Role, settings};
+use super::storage::Storage;
 
 pub(super) const US: Tick = 1_000;
 pub(super) const MS: Tick = 1_000_000;
@@ -39,6 +41,8 @@ pub(super) enum Event {
     Wrote,
     /// The console's thread asks again whether the rest of an output may leave.
     MayEmit,
+    /// A write to the disk has ended.
+    Stored(u64),
     /// A client types.
     Typed,
 }
@@ -49,6 +53,10 @@ pub(super) enum Happening {
     At(usize, Event),
     Decide(usize, Generation, Decision),
     Thaw(usize),
+    /// A write of a process arrives at the storage.
+    Arrives(usize, Write),
+    /// The storage drops a process.
+    Fence(usize),
 }
 
 #[derive(Debug)]
@@ -97,6 +105,7 @@ pub(super) struct World {
     pub(super) arbiter_down_until: Tick,
     /// What frozen processes will find when they thaw.
     pub(super) deferred: BTreeMap<usize, Vec<Event>>,
+    pub(super) storage: Storage,
     pub(super) client: Client,
     pub(super) history: History,
     pub(super) report: Report,
@@ -122,6 +131,7 @@ pub fn run(seed: u64, bug: Option<Bug>) -> Result<Report, Violation> {
         speaker: None,
         arbiter_down_until: 0,
         deferred: BTreeMap::new(),
+        storage: Storage::default(),
         client: Client::default(),
         history: History::default(),
         report: Report::default(),
@@ -198,11 +208,19 @@ impl World {
                     let thread = match event {
                         Event::Slice | Event::Clone | Event::CheckClone(_) => 0,
                         Event::Tick | Event::Received(..) | Event::Datagram(_) => 1,
-                        Event::Wrote | Event::MayEmit => 2,
+                        Event::Wrote | Event::MayEmit | Event::Stored(_) => 2,
                         Event::Begun(..) | Event::Answer(..) | Event::Typed => 3,
                     };
                     self.at(p, delays[thread], event);
                 }
+                Ok(())
+            }
+            Happening::Arrives(p, write) => {
+                self.arrives(p, write);
+                Ok(())
+            }
+            Happening::Fence(p) => {
+                self.fence(p);
                 Ok(())
             }
             Happening::Decide(p, generation, decision) => {
@@ -247,6 +265,8 @@ impl World {
                     let id = self.processes[p].id;
                     self.client.write(id, through, &bytes)?;
                 }
+                self.look_at_fence(p);
+                self.check_disk(p)?;
                 if !matches!(self.processes[p].role, Role::Over) {
                     let delay = MS + self.prng.range(0, 400) * US;
                     self.at(p, delay, Event::Slice);
@@ -325,6 +345,7 @@ impl World {
                 }
             }
             Event::MayEmit => self.emit(p)?,
+            Event::Stored(id) => self.stored(p, id),
             Event::Typed => {
                 let byte = self.prng.next() as u8;
                 process.inputs.push_back(match byte {
