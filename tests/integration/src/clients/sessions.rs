@@ -158,6 +158,10 @@ pub fn shell(key: &Path, host: &str) -> Outcome<Session<Seen>> {
                     "ssh: {line:?} instead of line {count}"
                 )));
             }
+            if count == 0 {
+                // What came before was the login.
+                gap = Gap::new();
+            }
             count += 1;
             gap.came();
             thread::sleep(LINE_PAUSE);
