@@ -109,6 +109,10 @@ pub enum Event {
     /// Nothing came of what the primary sent: a receiving machine waits for another primary.
     Forgotten,
     /// The machine runs no more.
+    /// A side that went live waits for the old one to be fenced.
+    Fencing,
+    /// It waits no more.
+    Fenced,
     Stopped(Stop),
 }
 

@@ -171,6 +171,15 @@ impl fmt::Display for FailoverTimes {
     }
 }
 
+/// What a side that has gone live waits for before it treats its disks as its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceWait {
+    /// Disks to which the old side may still write.
+    pub disks: usize,
+    /// How long they have waited, in milliseconds.
+    pub since_ms: u64,
+}
+
 /// The answer to `vm.ft-info`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FtInfo {
@@ -207,6 +216,10 @@ pub struct FtInfo {
     /// The parts of the failover by which this side went live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover_ms: Option<FailoverTimes>,
+    /// The old side is not fenced yet: nobody else is let in as a backup, and the guest's requests that
+    /// the old side could undo wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fencing: Option<FenceWait>,
     /// Why protection ended or could not begin, the outermost reason first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_error: Vec<String>,

@@ -553,6 +553,14 @@ impl Vmm {
             Event::Stopped(stop) => self.stopped(stop),
         }
     }
+            Event::Fencing => {
+                self.monitor.event("vm", "fencing");
+                None
+            }
+            Event::Fenced => {
+                self.monitor.event("vm", "fenced");
+                None
+            }
 
     fn answered(
         &mut self,

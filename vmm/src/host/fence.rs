@@ -1,7 +1,7 @@
 //! Fencing: making sure that a side that was taken for dead no longer writes to shared disks.
 //!
-//! Does: count the disks for which that is not known yet, and run a command where their locks do
-//! not show it. Does not: know which requests must wait for it (`host::disk` does).
+//! Does: count the disks for which that is not known yet, tell for how long, and run a command where
+//! their locks do not show it. Does not: know which requests must wait for it (`host::disk` does).
 //!
 //! Invariant: a disk counts as fenced only when its own lock, in which the old side's was seen, was
 //! taken here, or when the command has succeeded. A command that fails is run again.
@@ -9,7 +9,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -31,6 +31,8 @@ pub struct Fence {
     unfenced: AtomicUsize,
     /// The command has succeeded.
     done: AtomicBool,
+    /// When the first of them began to wait.
+    began: OnceLock<Instant>,
     /// Of those who wait for it.
     waiting: Mutex<Vec<Arc<Bell>>>,
 }
@@ -46,8 +48,17 @@ impl Fence {
         self.is_done() || self.unfenced.load(Ordering::SeqCst) == 0
     }
 
+    /// How many disks wait, and since when; `None` before the locks had their time to show that
+    /// nothing has to be waited for.
+    pub fn wait(&self) -> Option<(usize, Duration)> {
+        let waited = self.began.get()?.elapsed();
+        let is_long = waited >= GRACE && !self.is_complete();
+        is_long.then(|| (self.unfenced.load(Ordering::SeqCst), waited))
+    }
+
     /// A disk begins to wait; `bell` wakes it.
     pub fn wait_for(&self, bell: Arc<Bell>) {
+        self.began.get_or_init(Instant::now);
         self.unfenced.fetch_add(1, Ordering::SeqCst);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push(bell);
@@ -188,6 +199,7 @@ mod tests {
         let bell = Arc::new(Bell::default());
         fence.wait_for(Arc::clone(&bell));
         assert!(!fence.is_complete());
+        until(|| fence.wait().is_some_and(|(disks, _)| disks == 1));
         let command = r#"echo "$VM" >> "$MARKS"; [ "$(wc -l < "$MARKS")" -ge 2 ]"#;
         let variables = vec![
             ("VM", "id".to_owned()),
@@ -195,6 +207,7 @@ mod tests {
         ];
         let thread = FenceThread::start(Arc::clone(&fence), command.to_owned(), variables);
         until(|| fence.is_done());
+        assert_eq!(fence.wait(), None);
         bell.wait(Duration::from_secs(1000));
         assert_eq!(std::fs::read_to_string(&marks).unwrap(), "id\nid\n");
         drop(thread.unwrap());

@@ -454,6 +454,11 @@ impl Backends {
     /// Waits until all that `machine` wrote to its consoles is out, for each not longer than
     /// `timeout`.
     pub fn flush(&self, machine: &Machine, timeout: Duration) {
+    /// What is known of that side, if there was one.
+    pub fn fence(&self) -> Option<&Arc<Fence>> {
+        self.fence.as_ref()
+    }
+
         for console in &self.consoles {
             if let Some(output) = machine.output(console.lane()) {
                 console.flush(output.written, timeout);

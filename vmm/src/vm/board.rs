@@ -15,7 +15,8 @@ use super::backup_role::{self, SharedBackup};
 use super::device_counters::DeviceCounters;
 use super::primary_role::{self, SharedPrimary};
 use crate::host::clock;
-use crate::status::{FailoverTimes, FtInfo, FtRole, FtState, Ptys, VmState, VmStatus};
+use crate::host::fence::Fence;
+use crate::status::{FailoverTimes, FenceWait, FtInfo, FtRole, FtState, Ptys, VmState, VmStatus};
 
 /// Which part this side plays.
 #[derive(Clone)]
@@ -33,6 +34,7 @@ struct Shown {
     memory: u64,
     part: Part,
     failover: Option<FailoverTimes>,
+    fence: Option<Arc<Fence>>,
     peer: Option<String>,
     ptys: Ptys,
     counters: BTreeMap<String, Arc<DeviceCounters>>,
@@ -57,6 +59,7 @@ impl Board {
                 memory,
                 part,
                 failover: None,
+                fence: None,
                 peer: None,
                 ptys: Ptys::default(),
                 counters: BTreeMap::new(),
@@ -119,6 +122,11 @@ impl Board {
         self.lock().failover = Some(times);
     }
 
+    /// It has gone live, and this is what it knows of the old side.
+    pub fn set_fence(&self, fence: Option<Arc<Fence>>) {
+        self.lock().fence = fence;
+    }
+
     /// The machine is there.
     pub fn at(&self, position: Position, serial_written: u64) {
         self.position.store(position.0, Ordering::Relaxed);
@@ -157,6 +165,7 @@ impl Board {
                 ft: FtInfo {
                     takeover_ms: shown.failover.map(FailoverTimes::takeover_ms),
                     failover_ms: shown.failover,
+                    fencing: shown.fence.as_ref().and_then(|fence| fence_wait(fence)),
                     peer: shown.peer.clone(),
                     ..FtInfo::default()
                 },
@@ -195,4 +204,10 @@ impl Board {
         }
         status
     }
+}
+
+fn fence_wait(fence: &Fence) -> Option<FenceWait> {
+    let (disks, waited) = fence.wait()?;
+    let since_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+    Some(FenceWait { disks, since_ms })
 }

@@ -122,6 +122,8 @@ pub struct Live {
     hotplug: Hotplug,
     clone: Option<CloneSender>,
     emitted_at: u64,
+    /// Somebody was told that the old side is not fenced.
+    told_of_fencing: bool,
     /// Power off first of all, and tell whoever waits for that.
     shutdown: Option<Ticket>,
     /// The backup is to take over; somebody waits for what comes of it.
@@ -160,6 +162,7 @@ impl Live {
             hotplug: Hotplug::default(),
             clone: None,
             emitted_at: 0,
+            told_of_fencing: false,
             handing_over: None,
             shutdown,
             ending: None,
@@ -265,6 +268,7 @@ impl Live {
             (role.may_run(), role.is_pairing(), role.wants_clone())
         };
         self.keep_promises();
+        self.tell_of_fencing();
         self.end_hand_over();
         self.is_armed &= is_pairing;
         if wants_clone {
@@ -461,6 +465,17 @@ impl Live {
                 }
                 Promise::Configured(config) => self.parts.events.send(Event::Configured(config)),
             }
+        }
+    }
+
+    /// Tells when the wait for the old side to be fenced becomes long, and when it ends.
+    fn tell_of_fencing(&mut self) {
+        let fence = self.backends.fence();
+        let waits = fence.is_some_and(|fence| fence.wait().is_some());
+        if waits != self.told_of_fencing {
+            self.told_of_fencing = waits;
+            let event = if waits { Event::Fencing } else { Event::Fenced };
+            self.parts.events.send(event);
         }
     }
 

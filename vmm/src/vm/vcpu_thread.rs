@@ -277,6 +277,7 @@ fn go_live(parts: &Arc<Parts>, live: LiveMachine) -> End {
     };
     parts.board.set_ptys(backends.ptys());
     parts.board.set_counters(backends.counters());
+    parts.board.set_fence(backends.fence().cloned());
     let [heard, lost, asked, won] = promotion.moments;
     let times = FailoverTimes::between([heard, lost, asked, won, clock::monotonic_ns()]);
     parts.board.took_over(times);
