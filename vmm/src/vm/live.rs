@@ -1,14 +1,15 @@
 //! A live machine: the loop of the vCPU thread while it runs the guest for the world.
 //!
 //! Does: at each boundary take what waits, log it and apply it, run a slice, log what came out,
-//! keep virtual time near the host's clock, sleep while the guest is idle, send the clone. Does not:
-//! send the log or emit output (other threads do, as `ft` allows), or decide about protection.
+//! keep virtual time near the host's clock, sleep while the guest is idle. Does not: send the log or
+//! emit output (other threads do, as `ft` allows), or decide about protection.
 //!
 //! Invariant: this thread alone appends to the log and touches the machine. Whatever the machine
 //! gets from outside stands in the log first, at the position where it gets it: typed bytes,
 //! commands, emitted counts, and the host's time as anchors; the order at a boundary is that of the
 //! log. When the role says stop, no further step is made (paper §2.1, §2.2, §3.1).
 
+mod clone;
 mod devices;
 
 use std::collections::VecDeque;
@@ -22,8 +23,7 @@ use thiserror::Error;
 
 use super::backends::Backends;
 use super::brake;
-use super::clone_out::{CloneSender, Progress};
-use super::digests;
+use super::clone_out::CloneSender;
 use super::hotplug::Hotplug;
 use super::inbox::{Completion, Mail};
 use super::journal::Journal;
@@ -557,78 +557,6 @@ impl Live {
         if is_first {
             let now = clock::monotonic_ns();
             self.journal.power_off(now, &mut self.machine)?;
-        }
-        Ok(())
-    }
-
-    // --- The clone.
-
-    /// Sends what there is room for of the clone.
-    fn send_clone(&mut self) -> Result<(), AppendError> {
-        if self.clone.is_none() {
-            if !self.backends.are_fenced() {
-                return Ok(());
-            }
-            // From the pairing's beginning on, what is written is durable; this is for the rest.
-            self.backends.settle();
-            // The digest in the end wants a hash of every page.
-            self.journal.hash_ahead(self.machine.hash_ahead());
-        }
-        let (config, machine) = (&self.config, &self.machine);
-        let sender = self.clone.get_or_insert_with(|| {
-            let config = serde_json::to_vec(config).expect("a configuration is JSON");
-            CloneSender::new(config, machine)
-        });
-        let sent = lock(&self.role).send_clone(|primary| sender.send_ahead(machine, primary));
-        match sent {
-            Ok(Progress::Done) if self.backends.are_settled() => self.send_machine(),
-            Ok(Progress::More) => {
-                // An idle guest does not make it wait.
-                self.parts.inbox.ring();
-                Ok(())
-            }
-            Ok(Progress::Done | Progress::Blocked) | Err(_) => Ok(()),
-        }
-    }
-
-    /// Sends the rest; the guest stands still meanwhile.
-    fn send_machine(&mut self) -> Result<(), AppendError> {
-        let Some(mut sender) = self.clone.take() else {
-            return Ok(());
-        };
-        let began = clock::monotonic_ns();
-        let digest = self.machine.begin_clone_digest();
-        self.journal.hash_ahead(digest.hashing());
-        loop {
-            let machine = &self.machine;
-            let sent = lock(&self.role).send_clone(|primary| sender.send_machine(machine, primary));
-            match sent {
-                Ok(Progress::Done) => break,
-                Ok(Progress::More) => continue,
-                Ok(Progress::Blocked) if !self.parts.inbox.is_stopping() => {
-                    self.sleep(5 * MILLISECOND);
-                }
-                // The peer is lost, or the process ends.
-                Ok(Progress::Blocked) | Err(_) => return Ok(()),
-            }
-            self.parts.inbox.look();
-        }
-        let sent = clock::monotonic_ns();
-        let digest = digests::components(&digest.finish());
-        let now = clock::monotonic_ns();
-        let at = self.machine.position();
-        if lock(&self.role).finish_clone(now, at, digest).is_err() {
-            return Ok(());
-        }
-        log::info!(
-            "the clone took {} ms of the guest's time, {} ms of it for the digest",
-            (now - began) / MILLISECOND,
-            (now - sent) / MILLISECOND
-        );
-        if self.state != VmState::Running {
-            // The log of this generation must say so too.
-            let pause = Body::Control(Control::Pause);
-            self.journal.append(now, at, pause)?;
         }
         Ok(())
     }
