@@ -437,3 +437,50 @@ fn devices_are_added_and_removed() {
     let commands = running.control.commands();
     assert_eq!(commands[1..], ["add-disk", "remove-device"]);
 }
+
+/// Clients that connect and say nothing, or half of something, keep nobody out.
+#[test]
+fn silent_clients_make_room() {
+    let running = Running::start();
+    let mut silent: Vec<UnixStream> = Vec::new();
+    for index in 0..300 {
+        let mut stream = UnixStream::connect(&running.path).unwrap();
+        if index % 2 == 0 {
+            stream
+                .write_all(b"PUT /api/v1/vm.create HTTP/1.1\r\n")
+                .unwrap();
+        }
+        silent.push(stream);
+    }
+    assert_eq!(running.get("vmm.ping")["pid"], std::process::id());
+    // The first of them were sent away, the last one can go on.
+    assert_eq!(silent[0].read(&mut [0]).unwrap_or(0), 0);
+    let last = silent.last_mut().unwrap();
+    last.write_all(b"GET /api/v1/vmm.ping HTTP/1.1\r\n\r\n")
+        .unwrap();
+    let mut answer = [0; 12];
+    last.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    running.done("vmm.shutdown");
+    running.end();
+}
+
+/// A request whose headers go on and on is refused before they fill the memory.
+#[test]
+fn endless_headers_are_refused() {
+    let running = Running::start();
+    let mut stream = UnixStream::connect(&running.path).unwrap();
+    stream
+        .write_all(b"GET /api/v1/vmm.ping HTTP/1.1\r\n")
+        .unwrap();
+    for index in 0..12_000 {
+        let header = format!("X-{index}: {}\r\n", "y".repeat(900));
+        stream.write_all(header.as_bytes()).unwrap();
+    }
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 400");
+    assert_eq!(running.get("vmm.ping")["pid"], std::process::id());
+    running.done("vmm.shutdown");
+    running.end();
+}

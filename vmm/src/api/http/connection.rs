@@ -30,6 +30,9 @@ pub(super) enum Waits {
     Over,
 }
 
+/// The parser reads so often for one request at most, up to 1 KiB at a time: twice what a body of the
+/// greatest length needs. It keeps every header that it is given.
+const READS_MAX: usize = 2 * BODY_LENGTH_MAX / 1024;
 /// The most bytes that are read and dropped after a request that cannot be parsed.
 const DROPPED_MAX: usize = 64 << 20;
 
@@ -41,6 +44,10 @@ pub(super) struct Connection {
     /// What is still to be written.
     out: Vec<u8>,
     state: State,
+    /// Reads since the last request was whole.
+    reads: usize,
+    /// When it did something last, as the server counts.
+    pub(super) last_doing: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +71,8 @@ impl Connection {
             stream,
             out: Vec::new(),
             state: State::Reading,
+            reads: 0,
+            last_doing: 0,
         })
     }
 
@@ -104,6 +113,7 @@ impl Connection {
     fn next_request(&mut self) -> Option<Request> {
         while self.state == State::Reading && self.out.is_empty() {
             let request = self.parser.pop_parsed_request()?;
+            self.reads = 0;
             let body = request.body.as_ref().map_or(&[][..], |body| body.raw());
             match routes::find(request.method(), request.uri().get_abs_path(), body) {
                 Ok(request) => {
@@ -144,7 +154,14 @@ impl Connection {
             self.drop_some(dropped);
             return;
         }
+        self.reads += 1;
         match self.parser.try_read() {
+            Ok(()) if self.reads > READS_MAX => {
+                self.state = State::Dropping(0);
+                self.respond(&Err(ApiError::Http {
+                    reason: "the request does not end".to_owned(),
+                }));
+            }
             Ok(()) => {}
             Err(ConnectionError::StreamReadError(error))
                 if matches!(error.errno(), libc::EAGAIN | libc::EINTR) => {}

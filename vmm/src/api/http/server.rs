@@ -22,7 +22,8 @@ use super::connection::{Connection, Waits};
 use crate::api::{ApiError, ApiHandle, Reply, Request, Response};
 use crate::host::api_socket::ApiSocket;
 
-/// The most clients at once. More wait to be accepted.
+/// The most clients at once. Another one takes the place of the one that has been silent longest; if
+/// all of them wait for answers, more wait to be accepted.
 const CONNECTIONS_MAX: usize = 128;
 
 /// How long the last responses may take when the server is stopped.
@@ -57,6 +58,8 @@ struct State {
     epoll: Epoll,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
+    /// Counts what clients have done.
+    doings: u64,
     is_listening: bool,
     sender: mpsc::Sender<Answer>,
     receiver: mpsc::Receiver<Answer>,
@@ -78,6 +81,7 @@ impl HttpServer {
             epoll: Epoll::new().map_err(failed("make the event set"))?,
             connections: BTreeMap::new(),
             next_connection: FIRST_CONNECTION,
+            doings: 0,
             is_listening: false,
             sender,
             receiver,
@@ -166,9 +170,17 @@ impl State {
         }
     }
 
+    /// The client that has done nothing for longest, of those that it is up to.
+    fn most_silent(&self) -> Option<u64> {
+        let connections = self.connections.iter();
+        let silent = connections.filter(|(_, c)| c.waits() != Waits::ForAnswer);
+        let longest = silent.min_by_key(|(_, connection)| connection.last_doing);
+        longest.map(|(name, _)| *name)
+    }
+
     /// Watches the listener exactly while there is room for another client.
     fn listen_if_there_is_room(&mut self) {
-        let has_room = self.connections.len() < CONNECTIONS_MAX;
+        let has_room = self.connections.len() < CONNECTIONS_MAX || self.most_silent().is_some();
         if has_room == self.is_listening {
             return;
         }
@@ -184,15 +196,25 @@ impl State {
     }
 
     fn accept(&mut self) {
-        while self.connections.len() < CONNECTIONS_MAX {
+        loop {
+            let is_full = self.connections.len() >= CONNECTIONS_MAX;
+            let most_silent = self.most_silent().filter(|_| is_full);
+            if is_full && most_silent.is_none() {
+                return;
+            }
             let accepted = self.listener().accept().and_then(|(stream, _)| {
                 stream.set_nonblocking(true)?;
                 Connection::new(stream)
             });
             match accepted {
-                Ok(connection) => {
+                Ok(mut connection) => {
+                    if let Some(silent) = most_silent {
+                        self.connections.remove(&silent);
+                    }
                     let name = self.next_connection;
                     self.next_connection += 1;
+                    self.doings += 1;
+                    connection.last_doing = self.doings;
                     let descriptor = connection.as_raw_fd();
                     match self.watch(ControlOperation::Add, descriptor, EventSet::IN, name) {
                         Ok(()) => drop(self.connections.insert(name, connection)),
@@ -214,6 +236,8 @@ impl State {
         let Some(connection) = self.connections.get_mut(&name) else {
             return;
         };
+        self.doings += 1;
+        connection.last_doing = self.doings;
         let is_gone = events.contains(EventSet::ERROR)
             || (events.contains(EventSet::HANG_UP) && !events.contains(EventSet::IN));
         if is_gone {
