@@ -6,8 +6,11 @@
 //! Invariant: a status outside 200–299 is an error, whatever its body is.
 
 use std::io::{Read, Write};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::error::ClientError;
 use crate::response::Response;
@@ -50,6 +53,26 @@ impl Client<UnixStream> {
             }),
         }
     }
+
+    /// Like [`Client::request`], with descriptors for the server (`SCM_RIGHTS`).
+    pub fn request_with(
+        &mut self,
+        method: Method,
+        endpoint: &str,
+        body: Option<&str>,
+        descriptors: &[RawFd],
+    ) -> Result<Option<String>, ClientError> {
+        let request = request_text(method, endpoint, body);
+        let sent = if descriptors.is_empty() {
+            0
+        } else {
+            let error = |error: vmm_sys_util::errno::Error| ClientError::Send(error.into());
+            self.stream
+                .send_with_fds(&[request.as_bytes()], descriptors)
+                .map_err(error)?
+        };
+        self.finish(&request.as_bytes()[sent..])
+    }
 }
 
 impl<S: Read + Write> Client<S> {
@@ -65,20 +88,12 @@ impl<S: Read + Write> Client<S> {
         endpoint: &str,
         body: Option<&str>,
     ) -> Result<Option<String>, ClientError> {
-        let mut request = format!(
-            "{} {API_ROOT}{endpoint} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n",
-            method.name()
-        );
-        if let Some(body) = body {
-            let length = body.len();
-            request.push_str("Content-Type: application/json\r\n");
-            request.push_str(&format!("Content-Length: {length}\r\n\r\n{body}"));
-        } else {
-            request.push_str("\r\n");
-        }
-        self.stream
-            .write_all(request.as_bytes())
-            .map_err(ClientError::Send)?;
+        self.finish(request_text(method, endpoint, body).as_bytes())
+    }
+
+    /// Sends the rest of a request, and returns the answer's body.
+    fn finish(&mut self, rest: &[u8]) -> Result<Option<String>, ClientError> {
+        self.stream.write_all(rest).map_err(ClientError::Send)?;
         let response = Response::read(&mut self.stream)?;
         if !(200..300).contains(&response.status) {
             let messages = messages(&response.body);
@@ -95,6 +110,21 @@ impl<S: Read + Write> Client<S> {
             Err(_) => Err(ClientError::Malformed("its body is not UTF-8")),
         }
     }
+}
+
+fn request_text(method: Method, endpoint: &str, body: Option<&str>) -> String {
+    let mut request = format!(
+        "{} {API_ROOT}{endpoint} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n",
+        method.name()
+    );
+    if let Some(body) = body {
+        let length = body.len();
+        request.push_str("Content-Type: application/json\r\n");
+        request.push_str(&format!("Content-Length: {length}\r\n\r\n{body}"));
+    } else {
+        request.push_str("\r\n");
+    }
+    request
 }
 
 /// The messages in an error's body: a JSON array of strings, or else the text as it is.

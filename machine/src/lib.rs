@@ -24,7 +24,8 @@ pub use input::{Input, Lane, Output};
 pub use machine::{CreateError, Exit, Machine, MachineConfig};
 pub use memory::{GuestRam, PAGE_SIZE};
 pub use state::{BootPayload, MachineState, STATE_VERSION, StateError};
+pub use virtio::device_bar;
 pub use virtio_devices::{
-    DeviceSpec, Event, Extent, Offloads, Outcome, Request, StreamCommand, StreamEvent, Submission,
-    balloon, block, console, net, vsock,
+    BAR_SIZE, DeviceSpec, Event, Extent, Offloads, Outcome, Request, StreamCommand, StreamEvent,
+    Submission, balloon, block, console, net, vsock,
 };

@@ -27,14 +27,15 @@ pub(crate) struct VirtioDevices {
 
 /// Where BAR 0 of a device lies after power-up, as the firmware that this machine does not have
 /// would place it.
-fn bar(ram_size: u64, device: u8) -> u64 {
+pub fn device_bar(ram_size: u64, device: u8) -> u64 {
     arch::layout::pci_mmio64_start(ram_size) + u64::from(device) * BAR_SIZE
 }
 
 impl VirtioDevices {
     /// New devices.
     pub(crate) fn new(ram_size: u64, specs: &[(u8, DeviceSpec)]) -> Self {
-        let new = |(device, spec): &(u8, _)| VirtioPci::new(*device, bar(ram_size, *device), spec);
+        let new =
+            |(device, spec): &(u8, _)| VirtioPci::new(*device, device_bar(ram_size, *device), spec);
         Self::with(specs.iter().map(new).collect())
     }
 
@@ -63,7 +64,7 @@ impl VirtioDevices {
         }
         let devices = states
             .iter()
-            .map(|state| VirtioPci::restore(bar(ram_size, state.device), state));
+            .map(|state| VirtioPci::restore(device_bar(ram_size, state.device), state));
         Ok(Self::with(devices.collect::<Result<_, _>>()?))
     }
 
@@ -89,7 +90,7 @@ impl VirtioDevices {
         let place = self.devices.partition_point(|d| d.device() < device);
         let is_taken = self.devices.get(place).map(VirtioPci::device) == Some(device);
         if is_possible && !is_taken {
-            let new = VirtioPci::new(device, bar(ram_size, device), spec);
+            let new = VirtioPci::new(device, device_bar(ram_size, device), spec);
             self.devices.insert(place, new);
         }
         is_possible && !is_taken

@@ -15,7 +15,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 use option_parser::{ByteSize, FromOptionValue, Toggle};
 use serde_json::{Map, Value};
 use thiserror::Error;
-use vmm::config::{ConfigError, DiskConfig, NetConfig};
+use vmm::config::{ConfigError, DiskConfig, NetConfig, VsockConfig};
 
 /// Control a running virtual machine monitor.
 #[derive(Debug, Parser)]
@@ -76,7 +76,12 @@ enum Command {
         /// As for cloud-hypervisor's --net: tap=NAME,…
         net: String,
     },
-    /// Remove a disk or a network card
+    /// Add the socket device
+    AddVsock {
+        /// As for cloud-hypervisor's --vsock: cid=N,socket=PATH,…
+        vsock: String,
+    },
+    /// Remove a disk, a network card or the socket device
     RemoveDevice {
         /// The device's name
         id: String,
@@ -224,6 +229,17 @@ impl FtCommon {
 }
 
 impl Command {
+    /// The descriptors that this process was started with and the request is about.
+    fn descriptors(&self) -> Result<Vec<i32>, RemoteError> {
+        match self {
+            Command::AddNet { net } => {
+                let net = NetConfig::parse(net).map_err(RemoteError::Device)?;
+                Ok(net.fds.unwrap_or_default())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// Verb, endpoint and body.
     fn request(&self) -> Result<(Method, &'static str, Option<String>), RemoteError> {
         let plain = |method, endpoint| Ok((method, endpoint, None));
@@ -254,6 +270,10 @@ impl Command {
             Command::AddNet { net } => {
                 let net = NetConfig::parse(net).map_err(RemoteError::Device)?;
                 with("vm.add-net", object(&net))
+            }
+            Command::AddVsock { vsock } => {
+                let vsock = VsockConfig::parse(vsock).map_err(RemoteError::Device)?;
+                with("vm.add-vsock", object(&vsock))
             }
             Command::RemoveDevice { id } => {
                 let mut body = Map::new();
@@ -329,8 +349,9 @@ fn read_config(path: Option<&Path>) -> Result<String, RemoteError> {
 fn run(options: &Options) -> Result<(), RemoteError> {
     let (method, endpoint, body) = options.command.request()?;
     let mut client = Client::connect(&options.api_socket).map_err(RemoteError::Request)?;
+    let descriptors = options.command.descriptors()?;
     let answer = client
-        .request(method, endpoint, body.as_deref())
+        .request_with(method, endpoint, body.as_deref(), &descriptors)
         .map_err(RemoteError::Request)?;
     if let Some(answer) = answer {
         let mut output = std::io::stdout().lock();
@@ -398,6 +419,10 @@ mod tests {
         let body: Value = serde_json::from_str(&body.unwrap()).unwrap();
         assert_eq!((&body["path"], &body["id"]), (&"/d".into(), &"x".into()));
         assert_eq!(request(&["add-net", "tap=t"]).1, "vm.add-net");
+        let (_, endpoint, body) = request(&["add-vsock", "cid=3,socket=/v"]);
+        assert_eq!(endpoint, "vm.add-vsock");
+        let body: Value = serde_json::from_str(&body.unwrap()).unwrap();
+        assert_eq!((&body["cid"], &body["socket"]), (&3.into(), &"/v".into()));
         let (_, endpoint, body) = request(&["remove-device", "x"]);
         assert_eq!(endpoint, "vm.remove-device");
         assert_eq!(body.unwrap(), r#"{"id":"x"}"#);

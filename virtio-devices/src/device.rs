@@ -65,7 +65,10 @@ impl DeviceSpec {
 
     /// Whether it can be taken out of its slot while the machine runs.
     pub fn is_removable(&self) -> bool {
-        matches!(self, DeviceSpec::Block(_) | DeviceSpec::Net(_))
+        matches!(
+            self,
+            DeviceSpec::Block(_) | DeviceSpec::Net(_) | DeviceSpec::Vsock(_)
+        )
     }
 }
 

@@ -65,6 +65,7 @@ impl Command {
             Command::AddDevice(device) => match **device {
                 NewDevice::Disk(_) => "add-disk",
                 NewDevice::Net(_) => "add-net",
+                NewDevice::Vsock(_) => "add-vsock",
             },
             Command::RemoveDevice(_) => "remove-device",
             Command::Shutdown => "shutdown",
@@ -108,11 +109,11 @@ pub enum Event {
     Configured(Box<VmConfig>),
     /// Nothing came of what the primary sent: a receiving machine waits for another primary.
     Forgotten,
-    /// The machine runs no more.
     /// A side that went live waits for the old one to be fenced.
     Fencing,
     /// It waits no more.
     Fenced,
+    /// The machine runs no more.
     Stopped(Stop),
 }
 

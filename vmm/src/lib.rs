@@ -9,6 +9,7 @@ pub mod api;
 pub mod authority;
 pub mod config;
 pub mod control;
+pub mod device_tree;
 pub mod host;
 pub mod machine_factory;
 pub mod process;

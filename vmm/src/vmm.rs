@@ -22,6 +22,7 @@ use net_util::MacAddress;
 use crate::api::{ApiCall, ApiError, ApiHandle, Reply, Request, Response, VmInfo, VmmPing};
 use crate::config::{FtConfig, FtEnableConfig, FtReceiveConfig, NetConfig, NewDevice, VmConfig};
 use crate::control::{Command, Event, EventSender, Stop, Ticket, Vm, VmError, VmFactory};
+use crate::device_tree;
 use crate::host::event_monitor::EventMonitor;
 use crate::status::{FtInfo, FtState, PciDeviceInfo, VmState, VmStatus};
 
@@ -225,7 +226,9 @@ impl Vmm {
                 console.file.clone_from(pty);
             }
         }
+        let is_up = matches!(self.slot, Slot::Up { .. });
         Ok(Response::Info(Box::new(VmInfo {
+            device_tree: is_up.then(|| device_tree::of(&config)),
             memory_actual_size: config.memory.size.saturating_sub(status.ballooned),
             config,
             state: status.state,
@@ -550,9 +553,6 @@ impl Vmm {
                 }
                 None
             }
-            Event::Stopped(stop) => self.stopped(stop),
-        }
-    }
             Event::Fencing => {
                 self.monitor.event("vm", "fencing");
                 None
@@ -561,6 +561,9 @@ impl Vmm {
                 self.monitor.event("vm", "fenced");
                 None
             }
+            Event::Stopped(stop) => self.stopped(stop),
+        }
+    }
 
     fn answered(
         &mut self,

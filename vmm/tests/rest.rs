@@ -3,8 +3,9 @@
 mod pretended;
 
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -436,6 +437,56 @@ fn devices_are_added_and_removed() {
     assert_eq!(removed.unwrap(), None);
     let commands = running.control.commands();
     assert_eq!(commands[1..], ["add-disk", "remove-device"]);
+}
+
+/// Descriptors come beside the request; numbers in its body mean nothing.
+#[test]
+fn a_card_has_the_descriptors_that_came_with_it() {
+    let running = Running::start();
+    running.create();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let body = r#"{"fds":[0],"id":"card"}"#;
+    let put = |endpoint, descriptors: &[i32]| {
+        let mut client = running.client();
+        client.request_with(Method::Put, endpoint, Some(body), descriptors)
+    };
+    assert_eq!(put("vm.add-net", &[null.as_raw_fd()]).unwrap(), None);
+    let nets = running.get("vm.info")["config"]["net"].clone();
+    let number = nets[0]["fds"][0].as_i64().unwrap();
+    assert!(
+        number > 2 && number != i64::from(null.as_raw_fd()),
+        "{nets}"
+    );
+    assert_eq!(nets[0]["fds"].as_array().unwrap().len(), 1);
+    let open = PathBuf::from(format!("/proc/self/fd/{number}"));
+    assert_eq!(std::fs::read_link(&open).unwrap(), Path::new("/dev/null"));
+    // Several are more than a card can use, and are closed again.
+    let two = [null.as_raw_fd(), null.as_raw_fd()];
+    put("vm.add-net", &two).unwrap_err();
+    let remove = r#"{"id":"card"}"#;
+    assert_eq!(running.put("vm.remove-device", Some(remove)).unwrap(), None);
+    let still = std::fs::read_link(&open).ok();
+    assert_ne!(still.as_deref(), Some(Path::new("/dev/null")));
+    // Without one, the number is nobody's.
+    assert_eq!(put("vm.add-net", &[]).unwrap(), None);
+    let nets = running.get("vm.info")["config"]["net"].clone();
+    assert!(nets[0]["fds"].is_null(), "{nets}");
+    running.done("vmm.shutdown");
+    running.end();
+}
+
+#[test]
+fn there_is_one_socket_device() {
+    let running = Running::start();
+    running.create();
+    let vsock = r#"{"cid":3,"socket":"/v"}"#;
+    assert_eq!(running.put("vm.add-vsock", Some(vsock)).unwrap(), None);
+    assert_eq!(running.get("vm.info")["config"]["vsock"]["cid"], 3);
+    let (status, messages) = running.refused("vm.add-vsock", Some(vsock));
+    assert_eq!(status, 400, "{messages:?}");
+    assert!(messages.join(" ").contains("only one"), "{messages:?}");
+    running.done("vmm.shutdown");
+    running.end();
 }
 
 /// Clients that connect and say nothing, or half of something, keep nobody out.

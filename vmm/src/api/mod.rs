@@ -16,6 +16,7 @@ use crate::config::{
     FtEnableConfig, FtOverrideConfig, FtReceiveConfig, NewDevice, ResizeConfig, VmConfig,
 };
 use crate::control::Counters;
+use crate::device_tree::DeviceTree;
 use crate::status::{FtInfo, PciDeviceInfo, VmState};
 
 pub use call::{ApiCall, ApiHandle, Reply};
@@ -52,7 +53,7 @@ pub enum Request {
     VmResize(ResizeConfig),
     /// `vm.nmi`
     VmNmi,
-    /// `vm.add-disk`, `vm.add-net`
+    /// `vm.add-disk`, `vm.add-net`, `vm.add-vsock`
     VmAddDevice(Box<NewDevice>),
     /// `vm.remove-device`
     VmRemoveDevice(RemoveDevice),
@@ -90,7 +91,7 @@ pub enum Response {
     Info(Box<VmInfo>),
     /// To `vm.counters`.
     Counters(Counters),
-    /// To `vm.add-disk` and `vm.add-net` of a running VM.
+    /// To `vm.add-disk`, `vm.add-net` and `vm.add-vsock` of a running VM.
     Device(PciDeviceInfo),
     /// To `vm.ft-info`.
     Ft(FtInfo),
@@ -131,4 +132,7 @@ pub struct VmInfo {
     pub state: VmState,
     /// Guest memory in bytes.
     pub memory_actual_size: u64,
+    /// The devices of a VM that has booted, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_tree: Option<DeviceTree>,
 }

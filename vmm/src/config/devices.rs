@@ -57,6 +57,8 @@ pub enum NewDevice {
     Disk(DiskConfig),
     /// `vm.add-net`
     Net(NetConfig),
+    /// `vm.add-vsock`
+    Vsock(VsockConfig),
 }
 
 impl NewDevice {
@@ -64,11 +66,8 @@ impl NewDevice {
     pub fn validate(&self) -> Result<(), ConfigError> {
         match self {
             NewDevice::Disk(disk) => disk.validate()?,
-            NewDevice::Net(net) if net.fds.is_some() => {
-                let what = "fds of a card that is added over the API".to_owned();
-                return Err(ConfigError::Unsupported { what });
-            }
             NewDevice::Net(net) => net.validate()?,
+            NewDevice::Vsock(vsock) => vsock.validate()?,
         }
         match self.id() {
             Some(id) if id.starts_with("__") => Err(ConfigError::ReservedId { id: id.clone() }),
@@ -81,6 +80,7 @@ impl NewDevice {
         match self {
             NewDevice::Disk(disk) => disk.id.as_ref(),
             NewDevice::Net(net) => net.id.as_ref(),
+            NewDevice::Vsock(vsock) => vsock.id.as_ref(),
         }
     }
 
@@ -89,6 +89,7 @@ impl NewDevice {
         match self {
             NewDevice::Disk(disk) => disk.id = Some(id),
             NewDevice::Net(net) => net.id = Some(id),
+            NewDevice::Vsock(vsock) => vsock.id = Some(id),
         }
     }
 
@@ -97,6 +98,7 @@ impl NewDevice {
         match self {
             NewDevice::Disk(disk) => Planned::Disk(disk),
             NewDevice::Net(net) => Planned::Net(net),
+            NewDevice::Vsock(vsock) => Planned::Vsock(vsock),
         }
     }
 
@@ -104,6 +106,7 @@ impl NewDevice {
         match self {
             NewDevice::Disk(_) => "disk",
             NewDevice::Net(_) => "net",
+            NewDevice::Vsock(_) => "vsock",
         }
     }
 
@@ -201,6 +204,9 @@ impl VmConfig {
     pub fn name_for(&self, new: &NewDevice) -> Result<String, ConfigError> {
         let names = self.devices().into_iter().map(|place| place.id);
         let names: BTreeSet<String> = names.collect();
+        if matches!(new, NewDevice::Vsock(_)) && self.vsock.is_some() {
+            return Err(ConfigError::TooManyVsocks);
+        }
         match new.id() {
             Some(id) if names.contains(id) => Err(ConfigError::DuplicateId { id: id.clone() }),
             Some(id) => Ok(id.clone()),
@@ -216,6 +222,7 @@ impl VmConfig {
         match new {
             NewDevice::Disk(disk) => self.disks.get_or_insert_default().push(disk),
             NewDevice::Net(net) => self.net.get_or_insert_default().push(net),
+            NewDevice::Vsock(vsock) => self.vsock = Some(vsock),
         }
     }
 
@@ -223,7 +230,8 @@ impl VmConfig {
     pub fn remove_device(&mut self, id: &str) -> bool {
         let is_it = |given: &Option<String>| given.as_deref() == Some(id);
         let count = |config: &VmConfig| {
-            config.disks.iter().flatten().count() + config.net.iter().flatten().count()
+            let disks = config.disks.iter().flatten().count();
+            disks + config.net.iter().flatten().count() + config.vsock.iter().count()
         };
         let before = count(self);
         self.disks
@@ -232,6 +240,7 @@ impl VmConfig {
         self.net
             .iter_mut()
             .for_each(|nets| nets.retain(|net| !is_it(&net.id)));
+        self.vsock = self.vsock.take().filter(|vsock| !is_it(&vsock.id));
         self.disks = self.disks.take().filter(|disks| !disks.is_empty());
         self.net = self.net.take().filter(|nets| !nets.is_empty());
         let is_removed = count(self) < before;
@@ -391,6 +400,9 @@ mod tests {
             (6, "__balloon"),
         ]);
         assert_eq!(places(&config), wanted);
+        let second = NewDevice::Vsock(VsockConfig::parse("cid=4,socket=/v").unwrap());
+        let error = config.name_for(&second).unwrap_err();
+        assert!(matches!(error, ConfigError::TooManyVsocks), "{error}");
         let mut net = NewDevice::Net(NetConfig::parse("tap=t").unwrap());
         let disk = NewDevice::Disk(DiskConfig::parse("path=/c,id=_disk1").unwrap());
         config.name_for(&disk).unwrap_err();
@@ -407,6 +419,9 @@ mod tests {
         ]);
         assert_eq!(places(&config), wanted);
         assert_eq!(config.disks, None);
+        assert!(config.remove_device("_vsock0"));
+        assert_eq!(config.vsock, None);
+        config.name_for(&second).unwrap();
     }
 
     #[test]
@@ -432,7 +447,10 @@ mod tests {
         assert_eq!(NewDevice::from_json(&disk.to_json()).unwrap(), disk);
         NewDevice::from_json(br#"{"disk":{}}"#).unwrap_err();
         NewDevice::from_json(br#"{"disk":{"path":"/c","id":"__x"}}"#).unwrap_err();
-        NewDevice::from_json(br#"{"net":{"fds":[3]}}"#).unwrap_err();
+        NewDevice::from_json(br#"{"net":{"fds":[3,4]}}"#).unwrap_err();
+        let vsock = NewDevice::Vsock(VsockConfig::parse("cid=3,socket=/v").unwrap());
+        assert_eq!(NewDevice::from_json(&vsock.to_json()).unwrap(), vsock);
+        NewDevice::from_json(br#"{"vsock":{"cid":2,"socket":"/v"}}"#).unwrap_err();
         assert_eq!(bdf(17), "0000:00:11.0");
     }
 }

@@ -226,6 +226,9 @@ pub enum ConfigError {
         /// The name.
         id: String,
     },
+    /// A second socket device.
+    #[error("the virtual machine has a socket device; there can be only one")]
+    TooManyVsocks,
     /// A slot that is not there, or is another device's.
     #[error("device '{id}' cannot be in PCI slot {slot}: slots are 1 to 31, each for one device")]
     Slot {

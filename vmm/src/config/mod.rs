@@ -42,7 +42,7 @@ pub use ft::{
     DETECTION_TIMEOUT_MS_DEFAULT, FtConfig, FtEnableConfig, FtOverrideConfig, FtReceiveConfig, VmId,
 };
 pub use memory::{HotplugMethod, MEMORY_SIZE_MIN, MemoryConfig};
-pub use net::NetConfig;
+pub use net::{NetConfig, OwnedDescriptors};
 pub use payload::{CMDLINE_LENGTH_MAX, PayloadConfig};
 pub use rate_limiter::{RateLimitGroupConfig, RateLimiterConfig, TokenBucketConfig};
 pub use rng::RngConfig;

@@ -6,12 +6,14 @@
 //! has an address, so that it has the same one on every host.
 
 use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use machine::net::{PAIRS_MAX, QUEUE_SIZE_MAX};
 use net_util::MacAddress;
 use option_parser::{IntegerList, Key, Options, Toggle};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::ConfigError;
 use super::rate_limiter::{self, RateLimiterConfig};
@@ -55,9 +57,16 @@ pub struct NetConfig {
     /// The device's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Descriptors of an open TAP device.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Descriptors of an open TAP device. A number that comes from elsewhere means nothing in this
+    /// process, so it is read as -1.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "foreign_descriptors"
+    )]
     pub fds: Option<Vec<i32>>,
+    /// Those of them that came with a request, and are closed with the card.
+    #[serde(skip)]
+    pub owned: OwnedDescriptors,
     /// How much it may be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limiter_config: Option<RateLimiterConfig>,
@@ -69,6 +78,27 @@ pub struct NetConfig {
     pub offload_ufo: bool,
     /// Checksums may be left to the other side.
     pub offload_csum: bool,
+}
+
+/// Descriptors that belong to a configuration and its copies.
+#[derive(Clone, Debug, Default)]
+pub struct OwnedDescriptors(Arc<Vec<OwnedFd>>);
+
+impl PartialEq for OwnedDescriptors {
+    fn eq(&self, other: &Self) -> bool {
+        let numbers = |owned: &Self| owned.0.iter().map(OwnedFd::as_raw_fd).collect::<Vec<_>>();
+        numbers(self) == numbers(other)
+    }
+}
+
+impl Eq for OwnedDescriptors {}
+
+/// As many descriptors as there are numbers, none of them one of this process.
+fn foreign_descriptors<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<i32>>, D::Error> {
+    let given: Option<Vec<i32>> = Option::deserialize(deserializer)?;
+    Ok(given.map(|numbers| vec![-1; numbers.len()]))
 }
 
 impl Default for NetConfig {
@@ -88,6 +118,7 @@ impl Default for NetConfig {
             vhost_socket: None,
             id: None,
             fds: None,
+            owned: OwnedDescriptors::default(),
             rate_limiter_config: None,
             pci_segment: 0,
             offload_tso: true,
@@ -156,12 +187,20 @@ impl NetConfig {
             vhost_socket: options.get("socket")?,
             id: options.get("id")?,
             fds,
+            owned: OwnedDescriptors::default(),
             rate_limiter_config: RateLimiterConfig::of(&options)?,
             pci_segment: options.get("pci_segment")?.unwrap_or(absent.pci_segment),
             offload_tso: toggle("offload_tso", absent.offload_tso)?,
             offload_ufo: toggle("offload_ufo", absent.offload_ufo)?,
             offload_csum: toggle("offload_csum", absent.offload_csum)?,
         })
+    }
+
+    /// Takes over the descriptors that came with the request for it, instead of those that it names.
+    pub fn take_descriptors(&mut self, descriptors: Vec<OwnedFd>) {
+        let numbers: Vec<i32> = descriptors.iter().map(OwnedFd::as_raw_fd).collect();
+        self.fds = Some(numbers).filter(|numbers| !numbers.is_empty());
+        self.owned = OwnedDescriptors(Arc::new(descriptors));
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
@@ -226,6 +265,20 @@ mod tests {
         let fd = NetConfig::parse("fd=[5]").unwrap();
         fd.validate().unwrap();
         assert_eq!(fd.fds, Some(vec![5]));
+    }
+
+    #[test]
+    fn numbers_of_descriptors_mean_nothing_elsewhere() {
+        let json = serde_json::to_vec(&NetConfig::parse("fd=5").unwrap()).unwrap();
+        let mut elsewhere: NetConfig = serde_json::from_slice(&json).unwrap();
+        assert_eq!(elsewhere.fds, Some(vec![-1]));
+        let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let number = file.as_raw_fd();
+        elsewhere.take_descriptors(vec![file]);
+        assert_eq!(elsewhere.fds, Some(vec![number]));
+        assert_eq!(elsewhere, elsewhere.clone());
+        elsewhere.take_descriptors(Vec::new());
+        assert_eq!(elsewhere.fds, None);
     }
 
     #[test]

@@ -202,7 +202,8 @@ pub struct Backends {
     limits: Limits,
     /// By slot. One whose device is gone ends by itself.
     threads: BTreeMap<u8, Backend>,
-    _streams: Vec<StreamThread>,
+    /// Of socket devices, by slot.
+    streams: BTreeMap<u8, StreamThread>,
     counters: BTreeMap<String, Arc<DeviceCounters>>,
     /// Of a side that went live.
     fence: Option<Arc<Fence>>,
@@ -264,7 +265,7 @@ impl Backends {
             around: around.clone(),
             limits: Limits::new(config),
             threads: BTreeMap::new(),
-            _streams: Vec::new(),
+            streams: BTreeMap::new(),
             counters: BTreeMap::new(),
             fence: None,
             _fence_thread: None,
@@ -331,13 +332,13 @@ impl Backends {
             what: "start a device's thread",
             source,
         })?;
-        self._streams.push(stream);
+        self.streams.insert(device, stream);
         self.threads.insert(device, Backend::Requests(thread));
         Ok(())
     }
 
-    /// Starts the backend of a disk, a network card or the source of random bytes; other devices
-    /// need none here.
+    /// Starts the backend of a device that is added, or of one that needs no more than this: consoles
+    /// and the balloon need none here.
     pub fn attach(&mut self, place: &Place<'_>, start: DeviceStart<'_>) -> Result<(), VmError> {
         let host = |what| move |source| VmError::Host { what, source };
         let Place {
@@ -410,8 +411,9 @@ impl Backends {
                 let entropy = Entropy::new(&config.src);
                 RequestThread::start(id, bell, source, entropy, limiter).map(Backend::Requests)
             }
+            Planned::Vsock(config) => return self.listen(place, config, History::Begins),
             // They ask nothing of the host, or have other ends.
-            Planned::Balloon(_) | Planned::Console(_) | Planned::Vsock(_) => return Ok(()),
+            Planned::Balloon(_) | Planned::Console(_) => return Ok(()),
         };
         let thread = thread.map_err(host("start a device's thread"))?;
         let exit = match &thread {
@@ -432,9 +434,10 @@ impl Backends {
         running.map(|(slot, _)| *slot)
     }
 
-    /// A device of this name counts no more.
-    pub fn forget(&mut self, id: &str) {
+    /// The device of this name, which was in that slot, counts no more, and nobody connects to it.
+    pub fn forget(&mut self, id: &str, slot: u8) {
         self.counters.remove(id);
+        self.streams.remove(&slot);
     }
 
     fn request_threads(&self) -> impl Iterator<Item = &RequestThread> {
@@ -451,14 +454,14 @@ impl Backends {
         self.fence.as_ref().is_none_or(|fence| fence.is_complete())
     }
 
-    /// Waits until all that `machine` wrote to its consoles is out, for each not longer than
-    /// `timeout`.
-    pub fn flush(&self, machine: &Machine, timeout: Duration) {
     /// What is known of that side, if there was one.
     pub fn fence(&self) -> Option<&Arc<Fence>> {
         self.fence.as_ref()
     }
 
+    /// Waits until all that `machine` wrote to its consoles is out, for each not longer than
+    /// `timeout`.
+    pub fn flush(&self, machine: &Machine, timeout: Duration) {
         for console in &self.consoles {
             if let Some(output) = machine.output(console.lane()) {
                 console.flush(output.written, timeout);

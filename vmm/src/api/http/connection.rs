@@ -9,7 +9,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use dbs_uhttp::{ConnectionError, HttpConnection};
@@ -112,10 +112,13 @@ impl Connection {
     /// A request that is complete, if it may be looked at now.
     fn next_request(&mut self) -> Option<Request> {
         while self.state == State::Reading && self.out.is_empty() {
-            let request = self.parser.pop_parsed_request()?;
+            let mut request = self.parser.pop_parsed_request()?;
             self.reads = 0;
+            let files = std::mem::take(&mut request.files).into_iter();
+            let descriptors = files.map(OwnedFd::from).collect();
             let body = request.body.as_ref().map_or(&[][..], |body| body.raw());
-            match routes::find(request.method(), request.uri().get_abs_path(), body) {
+            let path = request.uri().get_abs_path();
+            match routes::find(request.method(), path, body, descriptors) {
                 Ok(request) => {
                     self.state = State::Asked;
                     return Some(request);

@@ -5,71 +5,81 @@
 //! Invariant: paths match exactly. A path that Cloud Hypervisor has and this program does not have
 //! yet is told apart from one that nobody has.
 
+use std::os::fd::OwnedFd;
+
 use dbs_uhttp::Method;
 use serde::de::DeserializeOwned;
 
 use crate::api::{ApiError, Request};
-use crate::config::{ConfigError, NewDevice, VmConfig};
+use crate::config::{ConfigError, NetConfig, NewDevice, VmConfig};
 
 /// The root of all paths.
 const ROOT: &str = "/api/v1/";
 
-type Read = fn(&[u8]) -> Result<Request, ConfigError>;
+/// A body and the descriptors that came with it.
+type Read = fn(&[u8], Vec<OwnedFd>) -> Result<Request, ConfigError>;
 
 /// Name, verb, and how the body becomes a request.
-const ENDPOINTS: [(&str, Method, Read); 23] = [
-    ("vmm.ping", Method::Get, |_| Ok(Request::VmmPing)),
-    ("vmm.shutdown", Method::Put, |_| Ok(Request::VmmShutdown)),
-    ("vm.info", Method::Get, |_| Ok(Request::VmInfo)),
-    ("vm.counters", Method::Get, |_| Ok(Request::VmCounters)),
-    ("vm.create", Method::Put, |body| {
+const ENDPOINTS: [(&str, Method, Read); 24] = [
+    ("vmm.ping", Method::Get, |_, _| Ok(Request::VmmPing)),
+    ("vmm.shutdown", Method::Put, |_, _| Ok(Request::VmmShutdown)),
+    ("vm.info", Method::Get, |_, _| Ok(Request::VmInfo)),
+    ("vm.counters", Method::Get, |_, _| Ok(Request::VmCounters)),
+    ("vm.create", Method::Put, |body, _| {
         Ok(Request::VmCreate(Box::new(VmConfig::from_json(body)?)))
     }),
-    ("vm.boot", Method::Put, |_| Ok(Request::VmBoot)),
-    ("vm.delete", Method::Put, |_| Ok(Request::VmDelete)),
-    ("vm.shutdown", Method::Put, |_| Ok(Request::VmShutdown)),
-    ("vm.reboot", Method::Put, |_| Ok(Request::VmReboot)),
-    ("vm.pause", Method::Put, |_| Ok(Request::VmPause)),
-    ("vm.resume", Method::Put, |_| Ok(Request::VmResume)),
-    ("vm.power-button", Method::Put, |_| {
+    ("vm.boot", Method::Put, |_, _| Ok(Request::VmBoot)),
+    ("vm.delete", Method::Put, |_, _| Ok(Request::VmDelete)),
+    ("vm.shutdown", Method::Put, |_, _| Ok(Request::VmShutdown)),
+    ("vm.reboot", Method::Put, |_, _| Ok(Request::VmReboot)),
+    ("vm.pause", Method::Put, |_, _| Ok(Request::VmPause)),
+    ("vm.resume", Method::Put, |_, _| Ok(Request::VmResume)),
+    ("vm.power-button", Method::Put, |_, _| {
         Ok(Request::VmPowerButton)
     }),
-    ("vm.resize", Method::Put, |body| {
+    ("vm.resize", Method::Put, |body, _| {
         Ok(Request::VmResize(json(body)?))
     }),
-    ("vm.nmi", Method::Put, |_| Ok(Request::VmNmi)),
-    ("vm.add-disk", Method::Put, |body| {
+    ("vm.nmi", Method::Put, |_, _| Ok(Request::VmNmi)),
+    ("vm.add-disk", Method::Put, |body, _| {
         add_device(NewDevice::Disk(json(body)?))
     }),
-    ("vm.add-net", Method::Put, |body| {
-        add_device(NewDevice::Net(json(body)?))
+    ("vm.add-net", Method::Put, |body, descriptors| {
+        let mut net: NetConfig = json(body)?;
+        // Numbers mean nothing here; what came with the request does.
+        net.take_descriptors(descriptors);
+        add_device(NewDevice::Net(net))
     }),
-    ("vm.remove-device", Method::Put, |body| {
+    ("vm.add-vsock", Method::Put, |body, _| {
+        add_device(NewDevice::Vsock(json(body)?))
+    }),
+    ("vm.remove-device", Method::Put, |body, _| {
         Ok(Request::VmRemoveDevice(json(body)?))
     }),
-    ("vm.ft-enable", Method::Put, |body| {
+    ("vm.ft-enable", Method::Put, |body, _| {
         Ok(Request::FtEnable(json(body)?))
     }),
-    ("vm.ft-receive", Method::Put, |body| {
+    ("vm.ft-receive", Method::Put, |body, _| {
         Ok(Request::FtReceive(json(body)?))
     }),
-    ("vm.ft-info", Method::Get, |_| Ok(Request::FtInfo)),
-    ("vm.ft-disable", Method::Put, |_| Ok(Request::FtDisable)),
-    ("vm.ft-failover", Method::Put, |_| Ok(Request::FtFailover)),
-    ("vm.ft-override", Method::Put, |body| {
+    ("vm.ft-info", Method::Get, |_, _| Ok(Request::FtInfo)),
+    ("vm.ft-disable", Method::Put, |_, _| Ok(Request::FtDisable)),
+    ("vm.ft-failover", Method::Put, |_, _| {
+        Ok(Request::FtFailover)
+    }),
+    ("vm.ft-override", Method::Put, |body, _| {
         Ok(Request::FtOverride(json(body)?))
     }),
 ];
 
 /// Endpoints of Cloud Hypervisor that are not there yet.
-const LATER: [&str; 17] = [
+const LATER: [&str; 16] = [
     "vm.add-device",
     "vm.add-fs",
     "vm.add-generic-vhost-user",
     "vm.add-pmem",
     "vm.add-user-device",
     "vm.add-vdpa",
-    "vm.add-vsock",
     "vm.coredump",
     "vm.receive-migration",
     "vm.resize-disk",
@@ -91,8 +101,14 @@ fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ConfigError> {
     serde_json::from_slice(body).map_err(ConfigError::Json)
 }
 
-/// The request that `method` on `path` with `body` makes.
-pub(super) fn find(method: Method, path: &str, body: &[u8]) -> Result<Request, ApiError> {
+/// The request that `method` on `path` with `body` makes. Descriptors that it has no use for are
+/// closed.
+pub(super) fn find(
+    method: Method,
+    path: &str,
+    body: &[u8],
+    descriptors: Vec<OwnedFd>,
+) -> Result<Request, ApiError> {
     let no_such = || ApiError::NoSuchEndpoint {
         path: path.to_owned(),
     };
@@ -112,12 +128,16 @@ pub(super) fn find(method: Method, path: &str, body: &[u8]) -> Result<Request, A
             verb: verb.to_str(),
         });
     }
-    Ok(read(body)?)
+    Ok(read(body, descriptors)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn find(method: Method, path: &str, body: &[u8]) -> Result<Request, ApiError> {
+        super::find(method, path, body, Vec::new())
+    }
 
     #[test]
     fn paths_match_exactly() {

@@ -36,7 +36,7 @@ impl Live {
         match places.iter().find(|place| place.id == id) {
             None => Err(VmError::UnknownDevice { id }),
             Some(Place {
-                planned: Planned::Disk(_) | Planned::Net(_),
+                planned: Planned::Disk(_) | Planned::Net(_) | Planned::Vsock(_),
                 device,
                 ..
             }) => Ok(*device),
@@ -106,7 +106,7 @@ impl Live {
             let id = place.id;
             log::info!("device '{id}' has left {}", bdf(slot));
             self.config.remove_device(&id);
-            self.backends.forget(&id);
+            self.backends.forget(&id, slot);
             self.parts.board.set_counters(self.backends.counters());
             // Nobody is left to receive them.
             self.parts.inbox.frames(slot, usize::MAX);
