@@ -108,6 +108,7 @@ fi
 "${compile[@]}" -o "$work/out/serve" "$guests/serve.c"
 "${compile[@]}" -o "$work/disk-bench" "$guests/disk-bench.c"
 "${compile[@]}" -o "$work/streams" "$guests/streams.c"
+"${compile[@]}" -o "$work/channels" "$guests/channels.c"
 
 tree=$work/tree
 mkdir -p "$tree"/{bin,dev,proc,sys,tmp,mnt,root,etc}
@@ -116,7 +117,7 @@ for applet in $("$tree/bin/busybox" --list); do
     [ "$applet" = busybox ] || ln -s busybox "$tree/bin/$applet"
 done
 cp "$work/out/count" "$tree/bin/count"
-cp "$work/out/serve" "$work/disk-bench" "$work/streams" "$tree/bin/"
+cp "$work/out/serve" "$work"/{disk-bench,streams,channels} "$tree/bin/"
 cp "$guests/load_drivers" "$tree/bin/load_drivers"
 cp "$guests/init" "$tree/init"
 

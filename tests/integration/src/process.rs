@@ -44,6 +44,11 @@ pub struct Vmm {
     pub errors: Console,
 }
 
+/// Where the event monitor of a process with this API socket writes.
+fn events(socket: &Path) -> PathBuf {
+    socket.with_extension("events")
+}
+
 impl Vmm {
     /// Starts one on this host, with an API socket and `arguments`.
     pub fn start(
@@ -80,7 +85,9 @@ impl Vmm {
     ) -> Outcome<Self> {
         let socket = scratch.join(format!("{name}.sock"));
         let mut command = place.command(&installation.vmm);
+        let events = format!("path={}", events(&socket).display());
         command.arg("--api-socket").arg(&socket).args(arguments);
+        command.arg("--event-monitor").arg(events);
         Vmm::spawn(installation, name, place, output, socket, command)
     }
 
@@ -211,6 +218,11 @@ impl Vmm {
             output.status,
             String::from_utf8_lossy(&output.stderr).trim()
         )))
+    }
+
+    /// Where its event monitor writes.
+    pub fn events(&self) -> PathBuf {
+        events(&self.socket)
     }
 
     /// What it says of its protection.

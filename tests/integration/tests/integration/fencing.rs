@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use integration::chain::{BOOT, CLONE, Chain, FAILOVER, halts};
+use integration::ft_info::FtInfo;
 use integration::installation::Installation;
 use integration::namespaces::{Ground, Mount};
 use integration::scratch::Scratch;
@@ -47,11 +48,20 @@ fn a_frozen_primary_does_no_harm_to_the_disk() -> Outcome<()> {
     write(&mut chain, FILES)?;
     freeze(&mut chain)?;
     if let Some(backup) = &mut chain.backup {
+        backup.await_ft("waits for the fence", FAILOVER, |info| {
+            info.json()["fencing"]["disks"] == 1
+        })?;
         let read = "dd if=/dev/vda of=/dev/null bs=64k count=16 iflag=direct; echo read-$?-";
         backup.type_line(read)?;
         backup.console.expect("read-0-", BOOT)?;
     }
     thaw(&mut chain)?;
+    let fenced = |info: &FtInfo| info.json()["fencing"].is_null();
+    chain.primary.await_ft("is fenced", FAILOVER, fenced)?;
+    let monitor = std::fs::read_to_string(chain.primary.events())?;
+    let fencing = monitor.find("\"event\": \"fencing\"");
+    let fenced = monitor.find("\"event\": \"fenced\"");
+    assert!(fencing.is_some() && fencing < fenced, "{monitor}");
     judge(&mut chain.primary, FILES)?;
     check(&image)
 }

@@ -1,5 +1,6 @@
 //! Devices that come and go while the guest runs: alone, recorded, and behind the gate of a pair.
 
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -122,6 +123,34 @@ fn a_disk_comes_and_goes() -> Outcome<()> {
     assert_eq!(add(&vmm, "add-disk", &disk)?, place);
     vmm.type_line("until mount /dev/vda /mnt; do sleep 0.1; done; cat /mnt/x; umount /mnt")?;
     vmm.console.expect("\nkept", BOOT)?;
+    // The socket device comes and goes too.
+    let socket = scratch.join("vsock");
+    let vsock = format!("cid=7,socket={},id=streams", socket.display());
+    let slot = ("streams".to_owned(), "0000:00:03.0".to_owned());
+    assert_eq!(add(&vmm, "add-vsock", &vsock)?, slot);
+    let said = refused(&vmm, &["add-vsock", &vsock]);
+    assert!(said.contains("only one"), "{said}");
+    let info: Value = serde_json::from_str(&vmm.remote(&["info"])?).during("info")?;
+    let tree = &info["device_tree"];
+    assert_eq!(tree["_virtio-pci-streams"]["pci_bdf"], "0000:00:03.0");
+    assert_eq!(tree["data"]["parent"], "_virtio-pci-data");
+    let listener = UnixListener::bind(scratch.join("vsock_1234"))?;
+    let echo = std::thread::spawn(move || {
+        let (stream, _) = listener.accept()?;
+        std::io::copy(&mut &stream, &mut &stream)
+    });
+    vmm.type_line(
+        "modprobe vmw_vsock_virtio_transport; until streams send 2 1234 1; do sleep 0.1; done",
+    )?;
+    vmm.console
+        .expect("1048576 came back, 0 of them wrong: end", BOOT)?;
+    assert_eq!(echo.join().expect("the echo panicked")?, 1 << 20);
+    vmm.remote(&["remove-device", "streams"])?;
+    let deadline = Instant::now() + FAILOVER;
+    while socket.exists() {
+        assert!(Instant::now() < deadline, "it is still listened at");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     vmm.type_line("poweroff -f")?;
     assert!(vmm.ended(BOOT)?.success());
     check(&image)?;

@@ -96,6 +96,9 @@ fn a_download_outlives_the_primary() -> Outcome<()> {
     ping(&site)
 }
 
+/// So many flows leave no queue unused.
+const FLOWS: u32 = 24;
+
 /// A TAP device on the host itself.
 struct HostTap(String);
 
@@ -169,4 +172,65 @@ fn a_survivor_gets_its_tap_device_when_it_is_free() -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// Many flows to a port where nobody listens, which the guest answers on the queue that each flow's
+/// hash chooses. A queue that does not work leaves some without an answer.
+fn many_flows(address: &str) -> Outcome<()> {
+    let knock = format!("exec 3<>/dev/tcp/{address}/9");
+    for flow in 0..FLOWS {
+        let began = Instant::now();
+        let output = Command::new("timeout")
+            .args(["5", "bash", "-c", &knock])
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !said.contains("refused") {
+            let waited = began.elapsed();
+            let text = format!("flow {flow} had no answer in {waited:?}: {said}");
+            return Err(Failure::new(text));
+        }
+    }
+    Ok(())
+}
+
+/// A card with two pairs of queues, which the guest switches on and off; the survivor's goes on with
+/// both.
+#[test]
+fn several_pairs_of_queues_work_on_both_hosts() -> Outcome<()> {
+    let installation = Installation::find()?;
+    let scratch = Scratch::new()?;
+    let tap = match HostTap::new() {
+        Ok(tap) => tap,
+        Err(error) => {
+            let why = format!("no TAP device: {error}");
+            skip("several_pairs_of_queues_work_on_both_hosts", &why);
+            return Ok(());
+        }
+    };
+    let random = Random::from_environment();
+    let card = format!("tap={},mac={MAC},num_queues=4", tap.0);
+    let ground = Ground::Loopback;
+    let mut chain =
+        Chain::boot_devices(&installation, &scratch, ground, random, &["--net", &card])?;
+    let primary = &mut chain.primary;
+    primary.console.expect("/ # ", BOOT)?;
+    primary.type_line("ip link set eth0 up; ip address add 10.67.0.2/24 dev eth0; echo so $?")?;
+    primary.console.expect("so 0", BOOT)?;
+    primary.type_line("channels eth0 2")?;
+    primary.console.expect("channels: 2 of 2", BOOT)?;
+    many_flows("10.67.0.2")?;
+    chain.protect()?;
+    many_flows("10.67.0.2")?;
+    chain.primary.kill()?;
+    let survivor = chain.backup.take();
+    chain.primary = survivor.ok_or_else(|| Failure::new("there is no backup"))?;
+    let primary = &mut chain.primary;
+    primary.await_ft("live", FAILOVER, |info| info.is_unprotected())?;
+    many_flows("10.67.0.2")?;
+    primary.type_line("channels eth0 1")?;
+    primary.console.expect("channels: 1 of 2", FAILOVER)?;
+    many_flows("10.67.0.2")?;
+    primary.type_line("channels eth0 2")?;
+    primary.console.expect("channels: 2 of 2", FAILOVER)?;
+    many_flows("10.67.0.2")
 }
