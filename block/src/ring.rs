@@ -80,7 +80,7 @@ impl Ring {
     /// forbids it.
     pub(crate) fn new(file: File, size: u64, options: OpenOptions) -> io::Result<Self> {
         let ring = IoUring::new(REQUESTS)?;
-        if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_nodrop() {
+        if !ring.params().is_feature_nodrop() {
             return Err(io::Error::other("the kernel's io_uring is too old"));
         }
         Ok(Ring {

@@ -6,9 +6,9 @@
 //! Does not: stop the guest, which runs on meanwhile; or emit anything.
 //!
 //! Invariant: while guarded, an output whose entry some member has not acknowledged stays, if anybody
-//! outside could tell that it left; while shut, all stay (paper §2.2: "the primary VM may not send an output to the external world, until
-//! the backup VM has received and acknowledged the log entry associated with the operation
-//! producing the output").
+//! outside could tell that it left; while shut, all stay (paper §2.2: "the primary VM may not send an
+//! output to the external world, until the backup VM has received and acknowledged the log entry
+//! associated with the operation producing the output").
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -99,7 +99,7 @@ impl OutputGate {
 
     /// The lanes of which something may leave.
     pub fn ready(&self) -> impl Iterator<Item = Lane> + '_ {
-        // One that is in both is told of once, because the lanes of devices are few.
+        // A lane that is in both is told of once.
         let harmless = self.harmless.keys();
         let others = self.lanes.keys();
         let others = others.filter(|lane| !self.harmless.contains_key(lane));
