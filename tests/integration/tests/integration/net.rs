@@ -110,6 +110,33 @@ impl HostTap {
         ip(&format!("link set {} up", tap.0))?;
         Ok(tap)
     }
+
+    /// One for `test`, which is skipped where there can be none.
+    fn or_skip(test: &str) -> Option<Self> {
+        HostTap::new()
+            .inspect_err(|error| skip(test, &format!("no TAP device: {error}")))
+            .ok()
+    }
+
+    /// A guest with a card on it, of these further options, that has an address.
+    fn boot<'a>(
+        &self,
+        installation: &'a Installation,
+        scratch: &'a Scratch,
+        options: &str,
+    ) -> Outcome<Chain<'a>> {
+        let random = Random::from_environment();
+        let card = format!("tap={},mac={MAC}{options}", self.0);
+        let ground = Ground::Loopback;
+        let mut chain =
+            Chain::boot_devices(installation, scratch, ground, random, &["--net", &card])?;
+        let primary = &mut chain.primary;
+        primary.console.expect("/ # ", BOOT)?;
+        primary
+            .type_line("ip link set eth0 up; ip address add 10.67.0.2/24 dev eth0; echo so $?")?;
+        primary.console.expect("so 0", BOOT)?;
+        Ok(chain)
+    }
 }
 
 impl Drop for HostTap {
@@ -126,23 +153,10 @@ impl Drop for HostTap {
 fn a_survivor_gets_its_tap_device_when_it_is_free() -> Outcome<()> {
     let installation = Installation::find()?;
     let scratch = Scratch::new()?;
-    let tap = match HostTap::new() {
-        Ok(tap) => tap,
-        Err(error) => {
-            let why = format!("no TAP device: {error}");
-            skip("a_survivor_gets_its_tap_device_when_it_is_free", &why);
-            return Ok(());
-        }
+    let Some(tap) = HostTap::or_skip("a_survivor_gets_its_tap_device_when_it_is_free") else {
+        return Ok(());
     };
-    let random = Random::from_environment();
-    let card = format!("tap={},mac={MAC}", tap.0);
-    let ground = Ground::Loopback;
-    let mut chain =
-        Chain::boot_devices(&installation, &scratch, ground, random, &["--net", &card])?;
-    let primary = &mut chain.primary;
-    primary.console.expect("/ # ", BOOT)?;
-    primary.type_line("ip link set eth0 up; ip address add 10.67.0.2/24 dev eth0; echo so $?")?;
-    primary.console.expect("so 0", BOOT)?;
+    let mut chain = tap.boot(&installation, &scratch, "")?;
     chain.protect()?;
     chain.primary.freeze()?;
     let survivor = chain.backup.take();
@@ -199,23 +213,11 @@ fn many_flows(address: &str) -> Outcome<()> {
 fn several_pairs_of_queues_work_on_both_hosts() -> Outcome<()> {
     let installation = Installation::find()?;
     let scratch = Scratch::new()?;
-    let tap = match HostTap::new() {
-        Ok(tap) => tap,
-        Err(error) => {
-            let why = format!("no TAP device: {error}");
-            skip("several_pairs_of_queues_work_on_both_hosts", &why);
-            return Ok(());
-        }
+    let Some(tap) = HostTap::or_skip("several_pairs_of_queues_work_on_both_hosts") else {
+        return Ok(());
     };
-    let random = Random::from_environment();
-    let card = format!("tap={},mac={MAC},num_queues=4", tap.0);
-    let ground = Ground::Loopback;
-    let mut chain =
-        Chain::boot_devices(&installation, &scratch, ground, random, &["--net", &card])?;
+    let mut chain = tap.boot(&installation, &scratch, ",num_queues=4")?;
     let primary = &mut chain.primary;
-    primary.console.expect("/ # ", BOOT)?;
-    primary.type_line("ip link set eth0 up; ip address add 10.67.0.2/24 dev eth0; echo so $?")?;
-    primary.console.expect("so 0", BOOT)?;
     primary.type_line("channels eth0 2")?;
     primary.console.expect("channels: 2 of 2", BOOT)?;
     many_flows("10.67.0.2")?;
