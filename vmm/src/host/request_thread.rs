@@ -437,7 +437,7 @@ mod tests {
     /// Requests that may leave, and where their ends are told.
     struct Queue {
         requests: Receiver<Taken>,
-        ended: Sender<(u64, Outcome)>,
+        ended: Sender<(u64, Outcome, ThreadId)>,
         watched: Sender<Weak<dyn Watched>>,
     }
 
@@ -451,7 +451,8 @@ mod tests {
         }
 
         fn ended(&mut self, id: u64, outcome: Outcome, _data: Vec<u8>) {
-            self.ended.send((id, outcome)).unwrap();
+            let by = thread::current().id();
+            self.ended.send((id, outcome, by)).unwrap();
         }
 
         fn watch(&mut self, ends: Weak<dyn Watched>) -> io::Result<()> {
@@ -515,7 +516,7 @@ mod tests {
         thread: RequestThread,
         ends: Arc<EventFd>,
         requests: Sender<Taken>,
-        ended: Receiver<(u64, Outcome)>,
+        ended: Receiver<(u64, Outcome, ThreadId)>,
         begun_by: Receiver<(u64, ThreadId)>,
         watched: Arc<dyn Watched>,
     }
@@ -567,9 +568,11 @@ mod tests {
             by
         }
 
-        fn ended(&self, id: u64) {
-            let ended = self.ended.recv_timeout(LONG).unwrap();
-            assert_eq!(ended, (id, Outcome::Done));
+        /// Who told that a request has ended.
+        fn ended(&self, id: u64) -> ThreadId {
+            let (ended, outcome, by) = self.ended.recv_timeout(LONG).unwrap();
+            assert_eq!((ended, outcome), (id, Outcome::Done));
+            by
         }
     }
 
@@ -619,6 +622,17 @@ mod tests {
             set.ends.write(1).unwrap();
             set.ended(id);
         }
+        // The thread looks, too; now and then it is late.
+        let by: Vec<_> = (3..500)
+            .map(|id| {
+                set.let_out(id, read());
+                set.begun(id);
+                set.ends.write(1).unwrap();
+                set.watched.fetch();
+                set.ended(id)
+            })
+            .collect();
+        assert!(by.contains(&thread::current().id()));
     }
 
     #[test]
